@@ -19,8 +19,8 @@ struct Memory {
   Scratch b, c, columns, scores, x, panels, weighted, sums;
 };
 
-/// The output of a chunk's tokens, for the heads of a group: y_i = (Σ_j<=i w_ij x_j) + from_begin_i state c_i + skip x_i
-/// with w_ij = (c_i b_j) decay_ij step_j, as products of matrices.
+/// The output of a chunk's tokens, for the heads of a group: y_i = (Σ_j<=i w_ij x_j) + from_begin_i state c_i + skip
+/// x_i with w_ij = (c_i b_j) decay_ij step_j, as products of matrices.
 template <class T>
 void run_chunk(const Forward<T>& f, const attention::Tiles<Acc<T>>& tiles, const Chunk& chunk, std::int64_t group,
                Memory& memory) {
@@ -77,7 +77,8 @@ void run_chunk(const Forward<T>& f, const attention::Tiles<Acc<T>>& tiles, const
         T* const to = f.y + at + i * p.num_heads * p.width + panel * block;
         const A* const sum = sums + i * block;
         const A* const own = panels + panel * panel_step + i * block;
-        for (std::int64_t e = 0; e < std::min(block, p.width - panel * block); ++e) to[e] = as<T>(sum[e] + skip * own[e]);
+        for (std::int64_t e = 0; e < std::min(block, p.width - panel * block); ++e)
+          to[e] = as<T>(sum[e] + skip * own[e]);
       }
     }
   }

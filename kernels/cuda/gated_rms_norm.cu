@@ -106,12 +106,12 @@ void gated_rms_norm_weight_gradient(const D& cuda, const T* y, const T* z, const
                                         WeightTerms<T>{y, z, du, inverse_rms, groups, width}, dweight, y, z, du);
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                    \
-  template void gated_rms_norm(const Cuda&, const T*, const T*, const Acc<T>*, T*, Acc<T>*, std::int64_t,         \
-                               std::int64_t, std::int64_t, double);                                               \
-  template void gated_rms_norm_input_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const Acc<T>*,      \
-                                              const T*, T*, T*, std::int64_t, std::int64_t, std::int64_t);        \
-  template void gated_rms_norm_weight_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const T*, bool,    \
+#define LIMBECK_INSTANTIATE(T)                                                                                         \
+  template void gated_rms_norm(const Cuda&, const T*, const T*, const Acc<T>*, T*, Acc<T>*, std::int64_t,              \
+                               std::int64_t, std::int64_t, double);                                                    \
+  template void gated_rms_norm_input_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const Acc<T>*, const T*, \
+                                              T*, T*, std::int64_t, std::int64_t, std::int64_t);                       \
+  template void gated_rms_norm_weight_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const T*, bool,         \
                                                Acc<T>*, std::int64_t, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)

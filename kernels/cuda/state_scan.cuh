@@ -285,8 +285,8 @@ __global__ void __launch_bounds__(scan_threads)
 /// What a chunk's tokens leave behind, Σ_j step_j to_end_j x_j b_j^T, or what gradients they have of the state before,
 /// Σ_i from_begin_i dy_i c_i^T: block (chunk, head).
 template <bool Behind, class T>
-__global__ void __launch_bounds__(scan_threads) chunk_states_kernel(const ScanProblem p, const T* values, const T* rows,
-                                                                    const Room<Acc<T>> room, Acc<T>* states) {
+__global__ void __launch_bounds__(scan_threads)
+    chunk_states_kernel(const ScanProblem p, const T* values, const T* rows, const Room<Acc<T>> room, Acc<T>* states) {
   using A = Acc<T>;
   __shared__ BlockChunk<A> block;
   __shared__ Factors<A> factors;
@@ -324,7 +324,8 @@ __global__ void __launch_bounds__(scan_threads)
   for_each_sequence(p, [&](const ChunkedSequence& s) {
     if (s.sequence % gridDim.z != blockIdx.z) return false;
     if (slot_states != nullptr)
-      states[at(s.first_state)] = slot_states[(p.sequences.slots[s.sequence] * p.num_heads + head) * elements + element];
+      states[at(s.first_state)] =
+          slot_states[(p.sequences.slots[s.sequence] * p.num_heads + head) * elements + element];
     for (std::int64_t i = 0; i < s.num_chunks(); ++i) {
       const std::int64_t k = Behind ? i : s.num_chunks() - 1 - i;
       const Chunk chunk = s.chunk(p, k);

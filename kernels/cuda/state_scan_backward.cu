@@ -65,11 +65,11 @@ __global__ void __launch_bounds__(scan_threads) factors_gradient_kernel(const Ba
   of_pairs.for_each([&](int j, int i, A sum) { pairs(j, i) = sum; });
   const auto b_rows = group_rows(p, f.in.b, chunk, group), c_rows = group_rows(p, f.in.c, chunk, group);
   multiply<true, false>(
-      factors, chunk.count, [&](int j, int i) { return pairs(j, i); }, [&](int i, int k) { return c_rows(i, first + k); },
-      of_b);
+      factors, chunk.count, [&](int j, int i) { return pairs(j, i); },
+      [&](int i, int k) { return c_rows(i, first + k); }, of_b);
   multiply<false, false>(
-      factors, chunk.count, [&](int i, int j) { return pairs(j, i); }, [&](int j, int k) { return b_rows(j, first + k); },
-      of_c);
+      factors, chunk.count, [&](int i, int j) { return pairs(j, i); },
+      [&](int j, int k) { return b_rows(j, first + k); }, of_c);
   const auto write = [&](T* to) {
     return [=, &chunk, &p](int token, int k, A sum) {
       if (token < chunk.count && first + k < p.state_width)

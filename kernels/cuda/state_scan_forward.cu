@@ -110,8 +110,8 @@ void state_scan(const D& cuda, const ScanProblem& p, const ScanInputs<T>& in, Ac
               Pairs<A>::bytes, p, in, room, outputs);
   if (states == nullptr) return;
   gpu::launch(cuda, last_states_kernel<A>,
-              dim3(static_cast<unsigned>(ceil_div(p.width * p.state_width, scan_threads)), heads), dim3(scan_threads), 0,
-              p, room, states);
+              dim3(static_cast<unsigned>(ceil_div(p.width * p.state_width, scan_threads)), heads), dim3(scan_threads),
+              0, p, room, states);
   gpu::launch(cuda, tokens_kernel<T>, dim3(blocks_for(cuda, p.sequences.number).x, heads), dim3(scan_threads), 0, p, in,
               states, outputs);
 }
