@@ -148,7 +148,7 @@ void Task<T>::make_pairs(const Decays<A>& decays) {
 #pragma omp simd
       for (std::int64_t i = 0; i < block; ++i) {
         const A between = decays.sum[first_i + i] - sum;
-        const A decay = first_i + i >= j ? exponential(between < 0 ? between : A(0)) : A(0);
+        const A decay = first_i + i >= j ? exponential(between > 0 ? A(0) : between) : A(0);
         weighted[i] = score[i] * decay;
         const A of_score = product[i] * decay * step;
         factor[i] += of_score;

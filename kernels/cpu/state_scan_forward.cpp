@@ -57,7 +57,7 @@ void run_chunk(const Forward<T>& f, const attention::Tiles<Acc<T>>& tiles, const
 #pragma omp simd
         for (std::int64_t j = 0; j < block; ++j) {
           const A between = sum - decays.sum[first_j + j];
-          const A weight = exponential(between < 0 ? between : A(0)) * decays.step[first_j + j];
+          const A weight = exponential(between > 0 ? A(0) : between) * decays.step[first_j + j];
           to[j] = first_j + j <= i ? from[j] * weight : A(0);
         }
       }

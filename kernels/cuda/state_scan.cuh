@@ -1,5 +1,6 @@
 // What the scan of states forward and backward have in common on a GPU: chunks of 64 tokens of a sequence, whose
 // documents are told apart by masks, and products of 64 x 64 by 16 x 16 threads of 4 x 4 results.
+// Its names are apart from those of the CPU, which another library has.
 #pragma once
 
 #include <cmath>
@@ -10,7 +11,7 @@
 #include "kernels/cuda/vector.cuh"
 #include "kernels/state_scan.h"
 
-namespace limbeck::kernels::scan {
+namespace limbeck::kernels::cuda_scan {
 
 constexpr int chunk_tokens = static_cast<int>(scan_chunk), tile = 64;
 constexpr int threads_x = 16, part = 4, terms_at_once = 16;
@@ -361,4 +362,4 @@ void make_states(const Cuda& cuda, const ScanProblem& p, const ScanInputs<T>& in
   carry<true>(cuda, p, room, room.states, slot_states);
 }
 
-}  // namespace limbeck::kernels::scan
+}  // namespace limbeck::kernels::cuda_scan

@@ -2,7 +2,7 @@
 #include "kernels/cuda/state_scan.cuh"
 
 namespace limbeck::kernels {
-namespace scan {
+namespace cuda_scan {
 namespace {
 
 /// What the kernels read: the states between chunks, in `room`, and their gradients.
@@ -190,12 +190,12 @@ __global__ void __launch_bounds__(scan_threads) sum_tokens_kernel(const A* terms
 }
 
 }  // namespace
-}  // namespace scan
+}  // namespace cuda_scan
 
 template <class D, class T>
 void state_scan_gradient(const D& cuda, const ScanProblem& p, const ScanInputs<T>& in, const T* dy, Acc<T>* memory,
                          const ScanGradients<T>& gradients) {
-  using namespace scan;
+  using namespace cuda_scan;
   using A = Acc<T>;
   const Room<A> room(p, memory);
   A* const after = room.states + p.num_states() * p.num_heads * p.state_elements();
