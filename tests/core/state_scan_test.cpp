@@ -15,7 +15,7 @@ namespace {
 
 using testing::bit_identical, testing::check_gradients, testing::random_tensor, testing::relative_difference;
 using testing::DocumentLengths, testing::sequences_of, testing::state_of;
-using ::testing::HasSubstr, ::testing::ThrowsMessage;
+using ::testing::Each, ::testing::HasSubstr, ::testing::IsNan, ::testing::ThrowsMessage;
 
 const auto memory = Memory::cpu(1);
 
@@ -180,6 +180,15 @@ TEST(StateScan, TakesAnyDecay) {
     for (const Tensor& t : in) narrow.push_back(t.to(DType::F32));
     const Sequences sequences = sequences_of(memory, {{200}});
     EXPECT_LT(relative_difference(scanned(narrow, shape, sequences).to(DType::F64), naive(in, shape, {{200}})), 1e-5);
+  }
+}
+
+TEST(StateScan, KeepsWhatIsNoNumber) {
+  const ScanShape shape{.num_heads = 1, .width = 2, .num_groups = 1, .state_width = 2};
+  for (const std::size_t input : {1, 5}) {  // dt of the first token, a_log
+    std::vector<Tensor> in = make_inputs(memory, shape, 3);
+    in[input].mutable_data<double>()[0] = std::nan("");
+    EXPECT_THAT(host_values<double>(scanned(in, shape, sequences_of(memory, {{3}}))), Each(IsNan()));
   }
 }
 
