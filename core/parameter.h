@@ -74,9 +74,9 @@ struct Parameter {
   std::function<void(std::span<float> values)> rounding = {};
 
   bool is_frozen() const { return slot == nullptr; }
-  /// Whether products read it, or it is a stack of such: else a vector such as a norm's weight, or experts' biases
-  /// [E,F].
-  bool is_matrix() const { return global_shape.rank() > (is_stack ? 2 : 1); }
+  /// Whether products read it, or it is a stack of such: else a vector such as a norm's weight, experts' biases [E,F],
+  /// or the filters of channels.
+  bool is_matrix() const { return decays && global_shape.rank() > (is_stack ? 2 : 1); }
   /// Start of this rank's part in each dimension of the global shape.
   std::vector<std::int64_t> offset() const;
   /// Entry of the value (or of another tensor of the same part, such as a moment or the gradient).

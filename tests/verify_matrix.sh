@@ -56,6 +56,7 @@ of() {
 }
 
 divided=parallel.sequence_parallel=true
+mamba="model.mamba.num_heads=6 model.mamba.head_width=5 model.mamba.state_width=7 model.mamba.attention_layers=[1]"
 sharded=parallel.shard
 copied=parallel.expert_replicas
 chunked=parallel.expert_chunks
@@ -80,6 +81,11 @@ of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true mode
 of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided cp2
 of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent.rope_width=4 model.latent.value_width=6 model.num_kv_heads=6" \
   dp2 tp2 tp4 tp2ep2 tp3+$divided cp2
+of mamba "$experts $mamba model.positions=NONE model.residual_scale=0.7 model.logits_scale=0.5" \
+  dp2 tp2 tp4 ep2 tp2ep2 pp2 pp3dp2 tp3+$divided tp2+train.recompute=true+batch.micro_batches=2 dp2+$sharded=PARAMETERS
+of mamba_groups "$mamba model.mamba.num_groups=3 model.mamba.conv_bias=false model.mamba.least_step=0.01 model.mamba.most_step=0.9" \
+  dp2 tp2 tp3 tp4 pp2 tp2+$divided dp2+$sharded=PARAMETERS
+of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided
 of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
   dp3 tp2 tp5 tp2+$divided cp2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \

@@ -15,7 +15,7 @@ using core::StateEntry;
 
 namespace {
 
-constexpr std::array blocks_with_adapters{".attention.", ".mlp.", ".moe.shared.", ".moe.experts."};
+constexpr std::array blocks_with_adapters{".attention.", ".mamba.", ".mlp.", ".moe.shared.", ".moe.experts."};
 
 /// The two last extents of a matrix, or of each of a stack's.
 Shape with_last(const Shape& shape, std::int64_t rows, std::int64_t columns) {

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <utility>
 
 #include "core/nn/norms.h"
 #include "core/nn/pass.h"
@@ -25,10 +24,8 @@ struct Attention {
 
   /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache.
   Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
-  /// Of the keys and values that a cache has of a token.
-  std::pair<std::int64_t, std::int64_t> cache_widths() const {
-    return {shape.num_kv_heads * shape.width, shape.num_kv_heads * shape.value_width};
-  }
+  /// What a cache has of it.
+  CacheLayer cached() const { return {shape.num_kv_heads * shape.width, shape.num_kv_heads * shape.value_width}; }
 };
 
 }  // namespace limbeck::nn

@@ -20,8 +20,9 @@ struct DraftPart {
   std::int64_t first = 0, end = 0;            // those, of the text; drafts that fell are not among them
   std::int64_t context = 0;                   // positions that the text is known to have
   std::span<const std::int32_t> tokens = {};  // of all of the text, one more than `end` at least
-  Tensor hidden = {};                         // [end - first,C], of Transformer::forward
-  std::int64_t wanted = 0;                    // drafts, where `tokens` ends with the one behind `end`
+  /// [end - first,C], of Transformer::forward; of fewer where a model's states went back, which have no predictors.
+  Tensor hidden = {};
+  std::int64_t wanted = 0;  // drafts, where `tokens` ends with the one behind `end`
 };
 
 class Drafter {

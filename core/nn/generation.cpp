@@ -83,7 +83,7 @@ class Generation {
   void begin_texts();
   /// Of prompts that have not been run whole, as much as a pass takes.
   std::vector<Piece> pieces_of_prompts();
-  /// The last token of each text.
+  /// The last token of each text, and drafts of what follows; before it what a state that went back has to see again.
   std::vector<Piece> last_tokens() const;
   /// One pass: each of these texts whose tokens have all been run gets another or ends.
   void advance(const std::vector<Piece>& pieces, Pace& pace);
@@ -223,7 +223,7 @@ std::vector<Generation::Piece> Generation::last_tokens() const {
     const auto slot = static_cast<std::int64_t>(i);
     const Text& text = text_in(slot);
     const std::int64_t drafts = std::ssize(text.drafts);
-    pieces.push_back({slot, text.done, text.done + 1 + drafts, drafts});
+    pieces.push_back({slot, text.done, size_of(slot) + drafts, drafts});
   }
   return pieces;
 }
@@ -240,6 +240,7 @@ Tensor Generation::hidden_of(const std::vector<Piece>& pieces) {
       own.assign(text.tokens.begin() + first, text.tokens.begin() + (piece.end - piece.num_drafts));
       own.insert(own.end(), text.drafts.begin(), text.drafts.begin() + piece.num_drafts);
     }
+    if (piece.num_drafts > 0) cache_->keep(piece.slot);
     parts.push_back({{}, first, std::max(piece.end, text.to_read)});
     slots.push_back(piece.slot);
     text.done = piece.end;
@@ -350,7 +351,9 @@ void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
     if (&pace == &result_.decode) ++result_of(piece.slot).num_passes;
     const std::int64_t added = chosen[n].empty() ? 0 : take(piece, chosen[n]);
     if (!options_.is_first_rank) continue;
-    pace.tokens += piece.num_drafts > 0 ? added : piece.end - (cache_ ? piece.first : 0);
+    const bool decodes = cache_ && &pace == &result_.decode;
+    const std::int64_t run = decodes ? 1 : piece.end - (cache_ ? piece.first : 0);
+    pace.tokens += piece.num_drafts > 0 ? added : run;
   }
   begin = Clock::now();
   if (drafter_) draft(pieces, hidden);
@@ -360,11 +363,17 @@ void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
 std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t>& chosen) {
   Text& text = text_in(piece.slot);
   const std::int64_t kept = std::ssize(chosen) - 1;
-  text.done = piece.end - piece.num_drafts + kept;
+  const bool some_fell = kept<piece.num_drafts, has_states = model_.config().num_mamba_layers()> 0;
+  text.done = some_fell && has_states ? piece.first : piece.end - piece.num_drafts + kept;
   text.drafts.clear();
   text.drawn_from.clear();
   const std::vector<double> overlaps = std::exchange(text.overlaps, {});
-  if (kept < piece.num_drafts && options_.is_first_rank) cache_->truncate(piece.slot, text.done);
+  if (some_fell && options_.is_first_rank) {
+    if (has_states)
+      cache_->go_back(piece.slot);
+    else
+      cache_->truncate(piece.slot, text.done);
+  }
   Continuation& result = result_of(piece.slot);
   result.num_drafted += piece.num_drafts;
   std::int64_t added = 0;
@@ -402,10 +411,12 @@ void Generation::draft(const std::vector<Piece>& pieces, const Tensor& hidden) {
     DraftPart part{.slot = piece.slot, .context = std::max(text.done, text.to_read), .wanted = is_read ? most : 0};
     if (options_.is_first_rank) {
       part.first = piece.first;
-      part.end = text.done;
+      part.end = is_read ? size_of(piece.slot) - 1 : text.done;
       part.tokens = text.tokens;
+      part.hidden = hidden.rows(from, text.done - piece.first);
+    } else {
+      part.hidden = hidden.rows(from, 0);
     }
-    part.hidden = hidden.rows(from, part.end - part.first);
     parts.push_back(std::move(part));
   }
   const auto choose = [&](std::span<const std::size_t> of, const Tensor& last, std::int64_t further) {

@@ -70,7 +70,7 @@ Var LatentAttention::absorbed(Tape& tape, const Pass& pass, const Var& queries, 
   return core::constant(all);
 }
 
-std::pair<std::int64_t, std::int64_t> LatentAttention::cache_widths() const {
+CacheLayer LatentAttention::cached() const {
   if (absorbs) return {kv_a->value.shape()[0] + k_rope->value.shape()[0], 0};
   return {shape.num_heads * shape.width, shape.num_heads * shape.value_width};
 }

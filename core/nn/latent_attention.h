@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 
 #include "core/nn/norms.h"
 #include "core/nn/pass.h"
@@ -31,9 +30,9 @@ struct LatentAttention {
   /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache.
   Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
 
-  /// Of the keys and values that a cache has of a token: the latent and the turned part, and nothing beside them; or
-  /// those of all heads.
-  std::pair<std::int64_t, std::int64_t> cache_widths() const;
+  /// What a cache has of it: of a token the latent and the turned part, and nothing beside them; or all heads' keys and
+  /// values.
+  CacheLayer cached() const;
 
  private:
   Var absorbed(Tape& tape, const Pass& pass, const Var& queries, const Var& latent, const Var& turning,

@@ -12,8 +12,9 @@ Var Layer::read(Tape& tape, ResidualStream& stream, const Norm& norm) const {
 }
 
 /// What is added to the stream of what a block gives.
-Var Layer::given(Tape& tape, Var update, const Norm& norm) const {
-  return norm ? norms.normed(tape, update, norm) : std::move(update);
+Var Layer::given(Tape& tape, Var made, const Norm& norm) const {
+  Var update = norm ? norms.normed(tape, made, norm) : std::move(made);
+  return residual_scale == 1 ? update : core::scale(tape, update, residual_scale);
 }
 
 void Layer::add(Tape& tape, const Pass& pass, ResidualStream& stream, Block block, Var update,
@@ -25,11 +26,12 @@ void Layer::add(Tape& tape, const Pass& pass, ResidualStream& stream, Block bloc
 
 void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,
                     AuxiliaryLosses& losses) const {
-  const Var read_by_attention = read(tape, stream, attention_norm);
-  Var attended = given(
-      tape, std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_attention, local); }, attention),
-      attention_post_norm);
-  add(tape, pass, stream, Block::Attention, std::move(attended), losses);
+  const Var read_by_mixer = read(tape, stream, mixer_norm);
+  Var mixed =
+      given(tape, std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_mixer, local); }, mixer),
+            mixer_post_norm);
+  add(tape, pass, stream, Block::Attention, std::move(mixed), losses);
+  if (std::holds_alternative<std::monostate>(feed_forward)) return;
   const Var seen = read(tape, stream, mlp_norm);
   Var fed =
       given(tape,
@@ -39,8 +41,8 @@ void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::i
   add(tape, pass, stream, Block::FeedForward, std::move(fed), losses);
 }
 
-std::pair<std::int64_t, std::int64_t> Layer::cache_widths() const {
-  return std::visit([](const auto& kind) { return kind.cache_widths(); }, attention);
+CacheLayer Layer::cached() const {
+  return std::visit([](const auto& kind) { return kind.cached(); }, mixer);
 }
 
 }  // namespace limbeck::nn

@@ -24,13 +24,23 @@ std::int64_t ModelConfig::num_moe_layers() const {
   return count;
 }
 
+bool ModelConfig::is_mamba_layer(std::int64_t layer) const {
+  layer = std::min(layer, num_layers - 1);
+  return mamba.num_heads > 0 && std::ranges::find(mamba.attention_layers, layer) == mamba.attention_layers.end();
+}
+
+std::int64_t ModelConfig::num_mamba_layers() const {
+  return mamba.num_heads > 0 ? num_layers - std::ssize(mamba.attention_layers) : 0;
+}
+
 LayerConfig ModelConfig::layer(std::int64_t index) const {
   index = std::min(index, num_layers - 1);
   const bool has_window = window > 0 && std::find(full_layers.begin(), full_layers.end(), index) == full_layers.end();
   LayerConfig layer{.window = has_window ? window : 0,
                     .rope_base = rope_base,
                     .rope_scaling = rope_scaling,
-                    .is_moe = is_moe_layer(index)};
+                    .is_moe = is_moe_layer(index),
+                    .is_mamba = is_mamba_layer(index)};
   if (has_window && window_rope_base > 0) layer.rope_base = window_rope_base, layer.rope_scaling = {};
   return layer;
 }
@@ -45,6 +55,15 @@ Number latent_attention(const ModelConfig& c) {
   const Number of_queries = l.query_rank > 0 ? n(l.query_rank) * (n(c.width) + 1 + queries) : n(c.width) * queries;
   const Number keys = n(c.num_heads) * n(c.head_width - l.rope_width);
   return of_queries + n(c.width) * n(l.rank + l.rope_width) + n(l.rank) * (1 + keys + values) + values * n(c.width);
+}
+
+template <class Number>
+Number mamba_layer(const ModelConfig& c) {
+  const auto n = [](std::int64_t value) { return static_cast<Number>(value); };
+  const MambaConfig& m = c.mamba;
+  const Number inner = n(m.num_heads) * n(m.head_width), states = 2 * n(m.num_groups) * n(m.state_width);
+  const Number filters = (inner + states) * n(m.conv_width + (m.conv_bias ? 1 : 0));
+  return n(c.width) * (3 * inner + states + n(m.num_heads)) + filters + 3 * n(m.num_heads) + inner;
 }
 
 /// As count_parameters, in any type of number: in double it cannot overflow.
@@ -66,19 +85,22 @@ Counts<Number> counts_of(const ModelConfig& c) {
                                                                 : n(0);
   const Number usual = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads) + biases + head_norms;
   const Number attention = c.is_latent() ? latent_attention<Number>(c) : usual;
+  const Number num_mamba = n(c.num_mamba_layers());
+  const Number mixers = (n(c.num_layers) - num_mamba) * attention + num_mamba * mamba_layer<Number>(c);
   const Number norm = (c.norm_kind == NormKind::Layer ? 2 : 1) * n(c.width);
-  const Number norms = (c.norm_placement == NormPlacement::Around ? 4 : 2) * norm;
+  const Number blocks = c.feed_forward ? 2 : 1;
+  const Number norms = (c.norm_placement == NormPlacement::Around ? 2 : 1) * blocks * norm;
   const Number mlp_inner = c.mlp_gate ? 2 : 1;
-  const Number mlp =
+  const Number wide =
       (mlp_inner + 1) * n(c.width) * n(c.mlp_width) + (c.mlp_bias ? mlp_inner * n(c.mlp_width) + n(c.width) : n(0));
+  const Number mlp = c.feed_forward ? wide : n(0);
   const Number positions = c.positions == Positions::Learned ? n(c.max_positions) * n(c.width) : n(0);
   const Number expert =
       3 * n(c.width) * n(c.moe.expert_width) + (c.moe.expert_bias ? 2 * n(c.moe.expert_width) + n(c.width) : n(0));
   const Number shared = 3 * n(c.width) * n(c.moe.shared_width) + n(c.moe.shared_gate ? c.width : 0);
   const Number router =
       n(c.moe.num_experts) * (n(c.width) + n(c.moe.selection_bias ? 1 : 0) + n(c.moe.router_bias ? 1 : 0));
-  const Number common =
-      norm + n(c.head_bias ? c.vocabulary : 0) + n(c.num_layers) * (attention + norms) + num_dense * mlp;
+  const Number common = norm + n(c.head_bias ? c.vocabulary : 0) + mixers + n(c.num_layers) * norms + num_dense * mlp;
   const Number all_experts = n(c.moe.num_experts) * expert + shared + router;
   const Number used_experts = n(c.moe.experts_per_token) * expert + shared + router;
   const bool is_moe = c.is_moe_layer(c.num_layers);
@@ -123,12 +145,14 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (config.attention_scale != 0) positive_real("attention_scale", config.attention_scale, 1e6);
     if (config.window_rope_base != 0) positive_real("window_rope_base", config.window_rope_base, 1e15);
     positive_real("embedding_scale", config.embedding_scale, 1e6);
+    positive_real("residual_scale", config.residual_scale, 1e6);
+    positive_real("logits_scale", config.logits_scale, 1e6);
     if (config.norm_offset != 0 && config.norm_offset != 1)
       fail_usage("{}.norm_offset is {}, expected 0 or 1", where, config.norm_offset);
     const RopeScaling& scaling = config.rope_scaling;
     if (config.head_norm > HeadNorm::AllHeads || config.norm_placement > NormPlacement::Around ||
         config.activation > Activation::ClampedSwish || scaling.kind > RopeScaling::Kind::LongRope ||
-        config.norm_kind > NormKind::Layer || config.positions > Positions::Learned)
+        config.norm_kind > NormKind::Layer || config.positions > Positions::None)
       fail_usage("{}: a kind of norms, activations, positions or scaling that is not known", where);
     if (config.norm_kind == NormKind::Layer && config.head_norm != HeadNorm::None)
       fail_usage("{}.head_norm: there are norms of queries and keys, expected none beside norm_kind LAYER", where);
@@ -139,8 +163,8 @@ void validate(const ModelConfig& config, const std::string& where) {
                  where);
     if (config.moe.num_experts > 0 && !config.mlp_gate)
       fail_usage("{}.mlp_gate is false, expected true beside experts", where);
-    if (config.positions == Positions::Learned && scaling.kind != RopeScaling::Kind::None)
-      fail_usage("{}.rope_scaling: frequencies are scaled, expected none beside learned positions", where);
+    if (config.positions != Positions::Rotary && scaling.kind != RopeScaling::Kind::None)
+      fail_usage("{}.rope_scaling: frequencies are scaled, expected none beside positions that are not rotary", where);
     if (config.rotary_width < 0 || config.rotary_width > config.head_width || config.rotary_width % 2 != 0)
       fail_usage("{}.rotary_width is {}, expected an even number up to head_width = {}", where, config.rotary_width,
                  config.head_width);
@@ -218,8 +242,37 @@ void validate(const ModelConfig& config, const std::string& where) {
     expect("attention_sinks is true", !config.attention_sinks, "false");
     expect("head_norm is given", config.head_norm == HeadNorm::None, "none");
     expect("norm_kind is LAYER", config.norm_kind == NormKind::Rms, "RMS");
-    expect("positions is LEARNED", config.positions == Positions::Rotary, "ROTARY");
+    expect(config.positions == Positions::Learned ? "positions is LEARNED" : "positions is NONE",
+           config.positions == Positions::Rotary, "ROTARY");
     expect("rotary_width is given", config.rotary_width == 0, "latent.rope_width alone");
+  };
+  const auto validate_mamba = [&] {
+    const MambaConfig& mamba = config.mamba;
+    if (!config.feed_forward && config.moe.num_experts > 0)
+      fail_usage("{}.feed_forward is false, expected true beside experts (moe.num_experts)", where);
+    if (mamba.num_heads == 0 && !mamba.attention_layers.empty())
+      fail_usage("{}.mamba.attention_layers has {} layers, expected none without mamba.num_heads", where,
+                 mamba.attention_layers.size());
+    if (mamba.num_heads == 0) return;
+    positive("mamba.num_heads", mamba.num_heads, ModelLimits::num_heads);
+    positive("mamba.head_width", mamba.head_width, ModelLimits::head_width);
+    positive("mamba.state_width", mamba.state_width, ModelLimits::head_width);
+    positive("mamba.num_groups", mamba.num_groups, ModelLimits::num_heads);
+    positive("mamba.conv_width", mamba.conv_width, ModelLimits::conv_width);
+    if (mamba.num_heads % mamba.num_groups != 0)
+      fail_usage("{}.mamba.num_groups is {}, expected a divisor of mamba.num_heads = {}", where, mamba.num_groups,
+                 mamba.num_heads);
+    if (mamba.least_step != 0) positive_real("mamba.least_step", mamba.least_step, 1e6);
+    if (mamba.most_step != 0) positive_real("mamba.most_step", mamba.most_step, 1e6);
+    if (mamba.most_step != 0 && mamba.most_step <= mamba.least_step)
+      fail_usage("{}.mamba.most_step is {}, expected above least_step = {}, or 0", where, mamba.most_step,
+                 mamba.least_step);
+    ascending_layers("mamba.attention_layers", mamba.attention_layers);
+    if (std::ssize(mamba.attention_layers) == config.num_layers)
+      fail_usage("{}.mamba.attention_layers has all {} layers, expected fewer", where, config.num_layers);
+    if (config.num_predict_layers > 0)
+      fail_usage("{}.num_predict_layers is {}, expected 0 beside Mamba-2 layers (mamba.num_heads)", where,
+                 config.num_predict_layers);
   };
   using Limits = ModelLimits;
   positive("vocabulary", config.vocabulary, Limits::vocabulary);
@@ -264,10 +317,12 @@ void validate(const ModelConfig& config, const std::string& where) {
     validate_groups();
   }
   validate_variants();
+  validate_mamba();
   if (config.num_predict_layers < 0 || config.num_predict_layers > Limits::num_predict_layers)
     fail_usage("{}.num_predict_layers is {}, expected 0 to {}", where, config.num_predict_layers,
                Limits::num_predict_layers);
-  if (moe.num_experts == 0 || !moe.dense_layers.empty()) positive("mlp_width", config.mlp_width, Limits::width);
+  if (config.feed_forward && (moe.num_experts == 0 || !moe.dense_layers.empty()))
+    positive("mlp_width", config.mlp_width, Limits::width);
   if (config.mlp_width < 0 || config.mlp_width > Limits::width)  // without meaning, but counted with
     fail_usage("{}.mlp_width is {}, expected 0 to {}", where, config.mlp_width, Limits::width);
   if (const double total = counts_of<double>(config).total; total > Limits::parameters)
@@ -287,11 +342,17 @@ double attention_flops(const ModelConfig& c, std::int64_t sequence_length) {
   return 2 * static_cast<double>(c.num_heads * (c.head_width + c.value_width())) * keys;
 }
 
+/// Of a layer's states.
+double state_flops(const ModelConfig& c) {
+  return 6 * static_cast<double>(c.mamba.inner_width() * c.mamba.state_width);
+}
+
 }  // namespace
 
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
-  return 2 * static_cast<double>(count_parameters(c).active) +
-         static_cast<double>(c.num_layers) * attention_flops(c, sequence_length);
+  const auto num_mamba = static_cast<double>(c.num_mamba_layers());
+  return 2 * static_cast<double>(count_parameters(c).active) + num_mamba * state_flops(c) +
+         (static_cast<double>(c.num_layers) - num_mamba) * attention_flops(c, sequence_length);
 }
 
 double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length) {

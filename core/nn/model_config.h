@@ -1,5 +1,5 @@
-// The architecture of a decoder-only transformer, as plain numbers. data/ fills it from GGUF, Hugging Face and HDF5
-// files, launch/ from a config; core/nn/transformer.h builds the model.
+// The architecture of a decoder-only transformer, or of a state-space model, as plain numbers. data/ fills it from
+// GGUF, Hugging Face and HDF5 files, launch/ from a config; core/nn/transformer.h builds the model.
 #pragma once
 
 #include <cstdint>
@@ -77,6 +77,7 @@ enum class NormKind : std::uint8_t {
 enum class Positions : std::uint8_t {
   Rotary,   // queries and keys turn
   Learned,  // a row of a table of max_positions is added to the embedded token (GPT-2)
+  None,     // not at all (Granite 4, whose Mamba-2 layers see the order)
 };
 
 using kernels::Activation;  // of the gate of a feed-forward, or of one without a gate
@@ -113,12 +114,30 @@ struct LatentConfig {
   friend bool operator==(const LatentConfig&, const LatentConfig&) = default;
 };
 
+/// Layers that mix tokens by a state of their past in place of attention (Dao and Gu 2024, "Transformers are SSMs",
+/// section 7: Mamba-2; core/nn/mamba.h).
+struct MambaConfig {
+  std::int64_t num_heads = 0;      // H; 0: every layer has attention
+  std::int64_t head_width = 64;    // P, channels of a head
+  std::int64_t state_width = 128;  // N, numbers that a channel keeps of its past
+  std::int64_t num_groups = 1;     // G, of heads that share what is written to states and read from them; divides H
+  std::int64_t conv_width = 4;     // K, tokens that a channel's filter sees, the token itself the last
+  bool conv_bias = true;           // of the filters
+  double least_step = 0;           // what steps are held within (time_step_limit), from this
+  double most_step = 0;            // to this; 0: without an end
+  std::vector<std::int64_t> attention_layers = {};  // these have attention (ascending layer indices)
+
+  std::int64_t inner_width() const { return num_heads * head_width; }
+  friend bool operator==(const MambaConfig&, const MambaConfig&) = default;
+};
+
 /// What one layer is, where layers differ.
 struct LayerConfig {
   std::int64_t window = 0;  // keys that a query sees at most, its own among them; 0: all before it
   double rope_base = 10000.0;
   RopeScaling rope_scaling = {};
   bool is_moe = false;
+  bool is_mamba = false;
 };
 
 struct ModelConfig {
@@ -160,6 +179,10 @@ struct ModelConfig {
   std::int64_t rotary_width = 0;  // channels of a head that turn, its first ones; 0: all
   /// Layers behind the last that predict further tokens, a token each (core/nn/predictor.h); each is as the last layer.
   std::int64_t num_predict_layers = 0;
+  double residual_scale = 1;  // of what blocks add to the stream (Granite)
+  double logits_scale = 1;    // of the vocabulary's logits (Granite: 1 / logits_scaling)
+  MambaConfig mamba = {};
+  bool feed_forward = true;  // false: a layer is what mixes tokens, and nothing behind it (Mamba-2)
 
   bool is_latent() const { return latent.rank > 0; }
   /// Channels of a head of queries and keys that turn: the first, or of latent attention the last.
@@ -176,6 +199,10 @@ struct ModelConfig {
   /// From num_layers on, of those that predict.
   LayerConfig layer(std::int64_t index) const;
   bool is_moe_layer(std::int64_t layer) const;
+  bool is_mamba_layer(std::int64_t layer) const;
+  std::int64_t num_mamba_layers() const;
+  /// Of attention alone; the numbers of its heads are without meaning where no layer has it.
+  bool has_attention() const { return num_mamba_layers() < num_layers; }
   std::int64_t num_moe_layers() const;  // without those that predict
   std::int64_t num_moe_predict_layers() const { return is_moe_layer(num_layers) ? num_predict_layers : 0; }
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
@@ -193,12 +220,13 @@ struct ModelLimits {
   static constexpr std::int64_t num_heads = std::int64_t{1} << 16U;
   static constexpr std::int64_t head_width = std::int64_t{1} << 16U;
   static constexpr std::int64_t num_experts = std::int64_t{1} << 16U;
+  static constexpr std::int64_t conv_width = 8;
   static constexpr std::int64_t max_positions = std::int64_t{1} << 31U;
   static constexpr double parameters = 0x1p56;
 };
 
 /// Throws a UsageError that names the field (prefixed with `where`) unless every number is positive, finite and within
-/// ModelLimits, G divides H, D is even, 1 <= K <= E, the dense layers ascend and exist, and latents and groups fit. Its
+/// ModelLimits, G divides H, D is even, 1 <= K <= E, lists of layers ascend and exist, and latents and groups fit. Its
 /// time does not depend on the numbers.
 void validate(const ModelConfig& config, const std::string& where);
 
@@ -210,8 +238,9 @@ struct ParameterCount {
 };
 ParameterCount count_parameters(const ModelConfig& config);
 
-/// Floating-point operations of one token's forward pass: 2 for each active weight, and attention over the visible
-/// keys, on average (S + 1) / 2 of a sequence of S. Norms, softmax and activations are not counted.
+/// Floating-point operations of one token's forward pass: 2 for each active weight, attention over the visible keys, on
+/// average (S + 1) / 2 of a sequence of S, and of a Mamba-2 layer 6 for each number of its state, which is decayed,
+/// written and read, however chunks are computed. Norms, softmax and activations are not counted.
 double forward_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);
 /// Forward and backward: three times the forward, with the layers that predict further tokens, each with the head;
 /// recomputation is not counted.

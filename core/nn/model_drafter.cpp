@@ -35,6 +35,7 @@ ModelDrafter::Round ModelDrafter::unseen_of(std::span<const DraftPart> parts) {
     const bool is_long = long_from > 0 && context > long_from;
     if (is_long != is_long_[static_cast<std::size_t>(part.slot)]) clear(part.slot);
     is_long_[static_cast<std::size_t>(part.slot)] = is_long;
+    if (has_states()) cache_.go_back(part.slot);  // to where no draft had been run
     cache_.truncate(part.slot, std::min(cache_.length(part.slot), part.end));
     round.parts.push_back(n);
     round.contexts.push_back(context);
@@ -68,6 +69,8 @@ std::vector<std::vector<std::int32_t>> ModelDrafter::draft(std::span<const Draft
     const Batch batch = batch_of(parts, round, slots);
     const Pass pass = model_.pass(batch, cache_, slots);
     const Tensor hidden = model_.forward(tape, pass).hidden.value;
+    if (k == 0 && has_states())
+      for (const std::int64_t slot : slots) cache_.keep(slot);
     std::vector<std::size_t> wanting, places;
     for (std::size_t i = 0; i < round.parts.size(); ++i)
       if (parts[round.parts[i]].wanted > k) {

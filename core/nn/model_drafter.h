@@ -24,6 +24,7 @@ class ModelDrafter : public Drafter {
   void clear(std::int64_t slot) override;
 
  private:
+  bool has_states() const { return model_.config().num_mamba_layers() > 0; }
   /// Tokens that one pass runs, and the slots that they go behind.
   struct Round {
     std::vector<std::size_t> parts = {};

@@ -68,7 +68,8 @@ struct Pass {
   bool sequence_parallel = false;  // between the layers each rank of a tensor group has a share of the tokens
   RoutingLog* routing = nullptr;   // recorded into, or replayed where it holds these tokens
   KvCache* cache = nullptr;
-  std::vector<CacheRun> cached = {};  // where the batch's sequences go on in it
+  std::vector<CacheRun> cached = {};  // where the batch's sequences go on in it,
+  Tensor slots = {};                  // [N] int64, and in which slots
   /// Called with each layer's input and output hidden states [T,C] (not in a replay), or this rank's share of them.
   std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
   /// Called with what each layer gives, [T,C] or this rank's share of it, for whoever goes on with it (not in a

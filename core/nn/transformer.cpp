@@ -101,15 +101,20 @@ Layer Transformer::add_layer(std::int64_t index, const std::string& prefix) {
   layer.index = index;
   layer.norms = {c.norm_eps, c.norm_offset};
   layer.compute = compute_dtype();
+  layer.residual_scale = c.residual_scale;
   const LayerConfig own = c.layer(index);
-  const auto norm = [&](const char* name, bool is_there) { return is_there ? add_norm(prefix + name) : Norm{}; };
+  const auto norm = [&](const std::string& name, bool is_there) { return is_there ? add_norm(prefix + name) : Norm{}; };
   const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
-  layer.attention_norm = norm("attention_norm", before);
-  if (c.is_latent())
-    layer.attention = add_latent_attention(prefix + "attention.", own);
+  const char* const mixer = own.is_mamba ? "mamba" : "attention";
+  layer.mixer_norm = norm(fmt::format("{}_norm", mixer), before);
+  if (own.is_mamba)
+    layer.mixer = make_mamba(parameters_, prefix + "mamba.", c, options_.sequence_parallel);
+  else if (c.is_latent())
+    layer.mixer = add_latent_attention(prefix + "attention.", own);
   else
-    layer.attention = add_attention(prefix + "attention.", own);
-  layer.attention_post_norm = norm("attention_post_norm", after);
+    layer.mixer = add_attention(prefix + "attention.", own);
+  layer.mixer_post_norm = norm(fmt::format("{}_post_norm", mixer), after);
+  if (!c.feed_forward) return layer;
   layer.mlp_norm = norm("mlp_norm", before);
   if (own.is_moe) {
     Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole());
@@ -285,7 +290,7 @@ void Transformer::init_random(std::uint64_t seed) {
         to_residual ? usual_deviation / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : usual_deviation;
     if (p->is_matrix())
       core::init_normal(*p, deviation, seed);
-    else
+    else if (!begin_mamba(*p, seed))
       core::dispatch_float("init_random", p->value.dtype(), [&]<class T>() {
         const bool is_bias = p->name.ends_with("bias") || p->name.ends_with(".sinks");
         const double start = is_bias ? 0 : 1 - config_.norm_offset;
@@ -423,6 +428,7 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::
   const auto column = [&](const std::vector<std::int64_t>& values) {
     return Tensor::from<std::int64_t>(options_.memory, {std::ssize(values)}, values);
   };
+  result.slots = column({slots.begin(), slots.end()});
   result.attention.query_offsets = column(query_offsets);
   result.attention.key_offsets = column(key_offsets);
   result.attention.key_pages = column(key_pages);
@@ -432,14 +438,15 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::
 }
 
 KvCache Transformer::make_cache(std::int64_t num_slots) const {
-  const auto [keys, values] = layers_.empty() ? std::pair<std::int64_t, std::int64_t>() : layers_[0].cache_widths();
-  return {options_.memory, compute_dtype(), std::ssize(layers_), num_slots, keys, values};
+  std::vector<CacheLayer> kept;
+  for (const Layer& layer : layers_) kept.push_back(layer.cached());
+  return {options_.memory, compute_dtype(), kept, num_slots};
 }
 
 KvCache Transformer::make_predict_cache(std::int64_t num_slots) const {
-  const auto [keys, values] =
-      predictors_.empty() ? std::pair<std::int64_t, std::int64_t>() : predictors_[0].layer.cache_widths();
-  return {options_.memory, compute_dtype(), num_predictors(), num_slots, keys, values};
+  std::vector<CacheLayer> kept;
+  for (const Predictor& predictor : predictors_) kept.push_back(predictor.layer.cached());
+  return {options_.memory, compute_dtype(), kept, num_slots};
 }
 
 Var Transformer::embedded(Tape& tape, const Pass& pass, const Tensor& tokens) const {
@@ -486,7 +493,9 @@ void Transformer::run_in_stack(Tape& tape, const Pass& pass, std::int64_t local,
 Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
                                           const AuxiliaryLosses& losses) const {
   const Norms norms{config_.norm_eps, config_.norm_offset};
-  const Var normed = norms.normed(tape, stream, norm, compute_dtype());
+  Var normed = norms.normed(tape, stream, norm, compute_dtype());
+  // The head is linear: its logits are scaled by what it reads.
+  if (config_.logits_scale != 1 && !config_.reward_head) normed = core::scale(tape, normed, config_.logits_scale);
   // A head of the vocabulary is cut over the ranks, one of rewards is whole on each.
   return {config_.reward_head ? whole_sequences(tape, pass, normed) : enter_stream(tape, pass, normed), losses, normed};
 }

@@ -26,12 +26,14 @@ void add_layers(Inspection& found, const nn::ModelConfig& config) {
   for (std::int64_t i = 0; i < config.num_layers; ++i) {
     const nn::LayerConfig layer = config.layer(i);
     experts += layer.is_moe ? 1 : 0;
-    ++windows[layer.window];
+    if (!layer.is_mamba) ++windows[layer.window];
   }
-  const std::int64_t dense = config.num_layers - experts;
+  const std::int64_t dense = config.feed_forward ? config.num_layers - experts : 0;
   std::vector<std::string> kinds, views;
+  std::string mixers;
   if (experts > 0) kinds.push_back(fmt::format("{} with experts", experts));
   if (dense > 0) kinds.push_back(fmt::format("{} dense", dense));
+  if (!config.feed_forward) kinds.emplace_back("no feed-forwards");
   Json json = {{"total", config.num_layers}, {"dense", dense}, {"experts", experts}, {"full", windows[0]}};
   json["windows"] = Json::array();
   for (const auto& [window, layers] : windows) {
@@ -40,8 +42,23 @@ void add_layers(Inspection& found, const nn::ModelConfig& config) {
                                 : fmt::format("{} a window of {}", layers, window));
     if (window > 0) json["windows"].push_back({{"tokens", window}, {"layers", layers}});
   }
+  if (const std::int64_t mamba = config.num_mamba_layers(); mamba > 0) {
+    json["mamba"] = mamba;
+    mixers = fmt::format("{} of Mamba-2, {} of attention; ", mamba, config.num_layers - mamba);
+  }
   found.add("layers", json,
-            fmt::format("{}: {}; {}", config.num_layers, fmt::join(kinds, ", "), fmt::join(views, ", ")));
+            fmt::format("{}: {}{}{}{}", config.num_layers, mixers, fmt::join(kinds, ", "), views.empty() ? "" : "; ",
+                        fmt::join(views, ", ")));
+  if (const nn::MambaConfig& mamba = config.mamba; config.num_mamba_layers() > 0)
+    found.add("mamba",
+              {{"heads", mamba.num_heads},
+               {"head_width", mamba.head_width},
+               {"state_width", mamba.state_width},
+               {"groups", mamba.num_groups},
+               {"conv_width", mamba.conv_width}},
+              fmt::format("{} heads of width {} in {}, states of {}, filters of {}", mamba.num_heads, mamba.head_width,
+                          core::counted(mamba.num_groups, "group"), mamba.state_width,
+                          core::counted(mamba.conv_width, "token")));
   if (config.num_predict_layers > 0)
     found.add("predict layers", config.num_predict_layers, core::counted(config.num_predict_layers, "further token"));
   if (experts == 0) return;

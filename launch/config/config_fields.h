@@ -76,6 +76,19 @@ void fields(Io& io, nn::LatentConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, nn::MambaConfig& c) {
+  io("num_heads", c.num_heads, between(0, nn::ModelLimits::num_heads));
+  io("head_width", c.head_width, between(1, nn::ModelLimits::head_width));
+  io("state_width", c.state_width, between(1, nn::ModelLimits::head_width));
+  io("num_groups", c.num_groups, between(1, nn::ModelLimits::num_heads));
+  io("conv_width", c.conv_width, between(1, nn::ModelLimits::conv_width));
+  io("conv_bias", c.conv_bias);
+  io("least_step", c.least_step, at_least(0));
+  io("most_step", c.most_step, at_least(0));
+  io("attention_layers", c.attention_layers);
+}
+
+template <class Io>
 void fields(Io& io, nn::RopeScaling& c) {
   io("kind", c.kind);
   io("factor", c.factor, above(0));
@@ -133,6 +146,10 @@ void fields(Io& io, ModelSection& section) {
   io("latent", c.latent);
   io("reward_head", c.reward_head);
   io("num_predict_layers", c.num_predict_layers, between(0, nn::ModelLimits::num_predict_layers));
+  io("residual_scale", c.residual_scale, above(0));
+  io("logits_scale", c.logits_scale, above(0));
+  io("mamba", c.mamba);
+  io("feed_forward", c.feed_forward);
 }
 
 template <class Io>

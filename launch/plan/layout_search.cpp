@@ -32,6 +32,14 @@ bool may_cut_sequences(const RunConfig& config, const nn::ModelConfig& student) 
   }
 }
 
+/// Into how many parts the heads of all layers may be cut.
+std::int64_t most_parts(const nn::ModelConfig& model) {
+  std::int64_t parts = model.has_attention() ? model.num_kv_heads : std::numeric_limits<std::int64_t>::max();
+  const nn::MambaConfig& mamba = model.mamba;
+  if (model.num_mamba_layers() > 0) parts = std::min(parts, mamba.num_groups == 1 ? mamba.num_heads : mamba.num_groups);
+  return parts;
+}
+
 /// "tp2ep4": dp is what is left.
 std::string layout_text(int ranks, int cp, int tp, int ep) {
   std::string text;
@@ -72,8 +80,8 @@ class Search {
   std::vector<Candidate> candidates() const {
     const nn::ModelConfig& student = models_.student;
     const int ranks = world_.num_ranks;
-    std::int64_t heads = student.num_kv_heads;
-    if (models_.teacher) heads = std::min(heads, models_.teacher->num_kv_heads);
+    std::int64_t heads = most_parts(student);
+    if (models_.teacher) heads = std::min(heads, most_parts(*models_.teacher));
     const std::int64_t most_tp = std::min(heads, cluster_.devices_a_node);
     std::int64_t most_cp = 1;
     if (may_cut_sequences(config_, student)) most_cp = std::max(most_cp, config_.data.sequence_length / least_piece);

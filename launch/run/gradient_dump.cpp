@@ -16,12 +16,13 @@ using core::Tensor;
 
 namespace {
 
-/// As attributes of the file; the fields of a section stand beside the others, those of latents as latent_NAME.
+/// As attributes of the file; the fields of a section stand beside the others, those of latents as latent_NAME, of
+/// Mamba-2 as mamba_NAME.
 void write_numbers(data::Hdf5File& file, const nlohmann::ordered_json& section, const std::string& prefix = "") {
   for (const auto& [field, value] : section.items()) {
     const std::string name = prefix + field;
     if (value.is_object())
-      write_numbers(file, value, field == "latent" ? "latent_" : "");
+      write_numbers(file, value, field == "latent" || field == "mamba" ? field + "_" : "");
     else if (value.is_array())
       file.set_attribute("/", name, value.get<std::vector<std::int64_t>>());
     else if (value.is_string())

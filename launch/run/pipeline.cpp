@@ -46,9 +46,11 @@ std::vector<core::Slice> given_layers(const std::vector<std::int64_t>& counts, s
 double flops_of_layer(nn::ModelConfig model, std::int64_t layer, std::int64_t sequence_length) {
   const nn::LayerConfig own = model.layer(layer);
   if (!own.is_moe) model.moe = {};
+  if (!own.is_mamba) model.mamba = {};
   model.window = own.window;
   model.moe.dense_layers.clear();  // all its layers are as this one
   model.full_layers.clear();
+  model.mamba.attention_layers.clear();
   const auto of_layers = [&](std::int64_t count) {
     model.num_layers = count;
     return nn::forward_flops_per_token(model, sequence_length);

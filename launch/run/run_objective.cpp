@@ -136,6 +136,9 @@ UpdateMatches update_matches(const ObjectiveConfig& config, const nn::ModelConfi
                          return layer_that_it_was(i, student, teacher, kept);
                        })};
   };
+  if (config.feed_forward.weight > 0 && !(student.feed_forward && teacher.feed_forward))
+    fail_usage("objective.feed_forward.weight is {}, expected 0: the {} has no feed-forwards",
+               config.feed_forward.weight, student.feed_forward ? "teacher" : "student");
   return {match(update_names[0], config.attention), match(update_names[1], config.feed_forward)};
 }
 

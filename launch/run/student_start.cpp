@@ -72,10 +72,13 @@ nn::ModelConfig config_of_layers(const StudentInitConfig& init, const nn::ModelC
   if (init.choice == LayerChoice::EvenlySpaced) return nn::skip_layers(teacher, nn::evenly_spaced_layers(depth, keep));
   const bool mixes_experts = teacher.moe.num_experts > 0 && !teacher.moe.dense_layers.empty() && !init.dense;
   const bool mixes_windows = teacher.window > 0 && !teacher.full_layers.empty();
-  if (keep < depth && (mixes_experts || mixes_windows))
+  const bool mixes_mixers = teacher.has_attention() && teacher.num_mamba_layers() > 0;
+  if (keep < depth && (mixes_experts || mixes_windows || mixes_mixers))
     fail_usage("student_init.choice is {}, but the teacher mixes layers {}, expected LIST or EVENLY_SPACED",
                init.choice == LayerChoice::GreedyKl ? "GREEDY_KL" : "BLOCK_INFLUENCE",
-               mixes_experts ? "that are dense and with experts" : "with a window and without");
+               mixes_experts   ? "that are dense and with experts"
+               : mixes_windows ? "with a window and without"
+                               : "of attention and of Mamba-2");
   nn::ModelConfig kept = teacher;
   kept.num_layers = keep;
   return kept;

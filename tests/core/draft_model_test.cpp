@@ -221,6 +221,20 @@ TEST(DraftModel, LikeliestTokensAreThoseOfPlainGeneration) {
   expect_plain_text(*model, *model_of(config_of(1, 8, vocabulary, 31), 6, 30));
 }
 
+/// A layer of states, before one of attention where there is a second.
+ModelConfig with_states(ModelConfig config) {
+  config.mamba = {.num_heads = 2, .head_width = 8, .state_width = 4};
+  for (std::int64_t layer = 1; layer < config.num_layers; ++layer) config.mamba.attention_layers.push_back(layer);
+  return config;
+}
+
+// States cannot be cut back to fewer tokens: they are put back, of the model that checks and of the one that drafts.
+TEST(DraftModel, LikeliestTokensAreThoseOfPlainGenerationWithStates) {
+  const auto hybrid = model_of(with_states(config_of(2, 8)), 1, 30), plain = model_of(config_of(2, 8), 1, 30);
+  expect_plain_text(*hybrid, *model_of(with_states(config_of(1, 8)), 3, 30));
+  expect_plain_text(*plain, *model_of(with_states(config_of(2, 8, vocabulary, 31)), 4, 30));
+}
+
 TEST(DraftModel, WhatDraftsIsNeverMoreThanAskedFor) {
   const auto model = model_of(config_of(2, 8), 1, 30);
   const auto draft = model_of(config_of(1, 8, vocabulary, 40), 2, 30);

@@ -81,6 +81,66 @@ TEST(ModelConfig, LayersThatPredictAreCountedByHand) {
   EXPECT_THAT(refusal(config), HasSubstr("x.num_predict_layers is 65, expected 0 to 64"));
 }
 
+ModelConfig hybrid() {
+  ModelConfig config = dense();
+  config.mamba = {.num_heads = 6, .head_width = 4, .state_width = 5, .num_groups = 2, .conv_width = 3};
+  config.mamba.attention_layers = {1};
+  return config;
+}
+
+TEST(ModelConfig, LayersOfMamba2AreCountedByHand) {
+  // z and x 24x8, B and C 10x8, dt 6x8, o 8x24; filters of 44 channels, 3 and a bias; dt_bias, A_log, D; a norm of 24.
+  const std::int64_t mixer = 2 * 24 * 8 + 2 * 10 * 8 + 6 * 8 + 8 * 24 + 44 * 4 + 3 * 6 + 24, attention = 192;
+  ModelConfig config = hybrid();
+  EXPECT_EQ(refusal(config), "");
+  EXPECT_EQ(config.num_mamba_layers(), 2);
+  EXPECT_TRUE(config.layer(0).is_mamba);
+  EXPECT_FALSE(config.layer(1).is_mamba);
+  EXPECT_EQ(count_parameters(config).total, count_parameters(dense()).total + 2 * (mixer - attention));
+  // Each of 24 channels decays, writes and reads 5 numbers; scores are of one layer.
+  EXPECT_EQ(forward_flops_per_token(config, 7),
+            2.0 * static_cast<double>(count_parameters(config).active) + 2 * 6.0 * 24 * 5 + 2.0 * 4 * (2 + 2) * 4);
+  config.mamba.conv_bias = false;
+  config.mamba.attention_layers.clear();
+  config.feed_forward = false;
+  EXPECT_EQ(refusal(config), "");
+  EXPECT_EQ(count_parameters(config).total, 2 * 80 + 8 + 3 * (8 + mixer - 44));
+}
+
+TEST(ModelConfig, WhatMamba2LayersCannotBeIsRefused) {
+  const auto refused = [](auto&& change) {
+    ModelConfig config = hybrid();
+    change(config);
+    return refusal(config);
+  };
+  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.num_groups = 4; }),
+              HasSubstr("x.mamba.num_groups is 4, expected a divisor of mamba.num_heads = 6"));
+  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.conv_width = 9; }), HasSubstr("x.mamba.conv_width is 9"));
+  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.state_width = 0; }), HasSubstr("x.mamba.state_width is 0"));
+  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.head_width = -1; }), HasSubstr("x.mamba.head_width is -1"));
+  EXPECT_THAT(refused([](ModelConfig& c) {
+                c.mamba.attention_layers = {2, 1};
+              }),
+              HasSubstr("x.mamba.attention_layers has 1 after 2"));
+  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.attention_layers = {3}; }),
+              HasSubstr("x.mamba.attention_layers names layer 3"));
+  EXPECT_THAT(refused([](ModelConfig& c) {
+                c.mamba.attention_layers = {0, 1, 2};
+              }),
+              HasSubstr("x.mamba.attention_layers has all 3 layers"));
+  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.num_heads = 0; }),
+              HasSubstr("x.mamba.attention_layers has 1 layers, expected none without mamba.num_heads"));
+  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.most_step = c.mamba.least_step = 0.5; }),
+              HasSubstr("x.mamba.most_step is 0.5, expected above least_step = 0.5"));
+  EXPECT_THAT(refused([](ModelConfig& c) { c.num_predict_layers = 1; }),
+              HasSubstr("x.num_predict_layers is 1, expected 0 beside Mamba-2 layers"));
+  EXPECT_THAT(refused([](ModelConfig& c) {
+                c.feed_forward = false;
+                c.moe = sparse().moe;
+              }),
+              HasSubstr("x.feed_forward is false, expected true beside experts"));
+}
+
 // As GPT-2: a bias beside each matrix and norm, two matrices a feed-forward, a table of positions.
 TEST(ModelConfig, CountsBiasesAndPositionsByHand) {
   ModelConfig config = dense();

@@ -44,6 +44,19 @@ ModelConfig config_with_latents(std::int64_t query_rank) {
   return config;
 }
 
+/// Attention between layers of states, of one group or two, with and without biases of filters.
+ModelConfig config_with_states(std::int64_t num_groups) {
+  ModelConfig config = config_with_experts();
+  config.num_layers = 3;
+  config.mamba = {.num_heads = 4, .head_width = 3, .state_width = 5, .num_groups = num_groups, .conv_width = 4};
+  config.mamba.conv_bias = num_groups == 1;
+  config.mamba.attention_layers = {1};
+  config.residual_scale = 0.7;
+  config.logits_scale = 0.5;
+  config.positions = Positions::None;
+  return config;
+}
+
 /// With weights far from zero, so that every part of the model is of effect.
 std::unique_ptr<Transformer> make_model(const ModelConfig& config) {
   auto model = std::make_unique<Transformer>(
@@ -93,6 +106,32 @@ TEST(Transformer, WithACacheTheLogitsAreThoseOfTheWholeText) { expect_logits_of_
 // What widens keys and values is absorbed then.
 TEST(Transformer, WithACacheOfLatentsTheLogitsAreThoseOfTheWholeText) {
   for (const std::int64_t query_rank : {0, 7}) expect_logits_of_the_whole_text(config_with_latents(query_rank));
+}
+
+TEST(Transformer, WithACacheOfStatesTheLogitsAreThoseOfTheWholeText) {
+  for (const std::int64_t num_groups : {1, 2}) expect_logits_of_the_whole_text(config_with_states(num_groups));
+}
+
+TEST(Transformer, StatesGoBackToWhereTheyWereKept) {
+  const auto model = make_model(config_with_states(1));
+  const std::vector<std::int32_t> text = some_text(9);
+  KvCache cache = model->make_cache(2);
+  const auto run = [&](std::int64_t done, std::int64_t count) {
+    const TextPart part{std::span(text).subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)), done};
+    const std::array<std::int64_t, 1> slots = {1};
+    return core::host_values<double>(
+        logits_of(*model, model->pass(sequences_of(model->memory(), {&part, 1}), cache, slots)));
+  };
+  run(0, 4);
+  cache.keep(1);
+  const std::vector<double> first = run(4, 3);
+  EXPECT_THROW(cache.truncate(1, 5), core::Error) << "states know of all tokens";
+  cache.go_back(1);
+  EXPECT_EQ(cache.length(1), 4);
+  EXPECT_EQ(run(4, 3), first);
+  cache.clear(1);
+  run(0, 4);
+  EXPECT_EQ(run(4, 3), first) << "a slot that was cleared begins with nothing";
 }
 
 TEST(Transformer, ACachesPagesAreGivenBackAndUsedAgain) {
@@ -192,7 +231,11 @@ ModelConfig config_as_gpt2() {
 }
 
 TEST(Transformer, HasAsManyParametersAsAreCounted) {
-  for (ModelConfig config : {config_with_experts(), config_as_gpt2()})
+  ModelConfig states_alone = config_with_states(2);
+  states_alone.moe = {};
+  states_alone.mamba.attention_layers.clear();
+  states_alone.feed_forward = false;
+  for (ModelConfig config : {config_with_experts(), config_as_gpt2(), config_with_states(1), states_alone})
     for (const bool tied : {false, true}) {
       config.tied_head = tied;
       std::int64_t count = 0;
@@ -200,6 +243,40 @@ TEST(Transformer, HasAsManyParametersAsAreCounted) {
       for (const core::Parameter* p : model->parameters()) count += p->value.numel();
       EXPECT_EQ(count, count_parameters(config).total);
     }
+}
+
+// As in the paper's code: A in 1 to 16, steps in 0.001 to 0.1, D and norms 1, filters within 1 / sqrt(K).
+TEST(Transformer, StatesBeginAsThePaperHasThem) {
+  ModelConfig config = config_with_states(1);
+  config.mamba.num_heads = 400;
+  Transformer model(config, {.memory = core::Memory::cpu(1), .dtype = DType::F64});
+  model.init_random(1);
+  const auto of = [&](const char* name) {
+    return core::host_values<double>(model.parameter("layers.2.mamba." + std::string(name)).value);
+  };
+  double mean_a = 0, mean_log_step = 0;
+  for (const double a_log : of("A_log")) {
+    EXPECT_TRUE(a_log >= 0 && a_log <= std::log(16.0)) << a_log;
+    mean_a += std::exp(a_log) / 400;
+  }
+  for (const double bias : of("dt_bias")) {
+    const double step = std::log1p(std::exp(bias));
+    EXPECT_TRUE(step >= 0.999e-3 && step <= 1.001e-1) << step;
+    mean_log_step += std::log10(step) / 400;
+  }
+  EXPECT_NEAR(mean_a, 8.5, 4 * 15 / std::sqrt(12.0 * 400));  // four deviations
+  EXPECT_NEAR(mean_log_step, -2, 4 * 2 / std::sqrt(12.0 * 400));
+  EXPECT_EQ(of("D"), std::vector<double>(400, 1.0));
+  EXPECT_EQ(of("norm.weight"), std::vector<double>(1200, 1.0));
+  double largest = 0;
+  for (const double x : of("conv_x.weight")) largest = std::max(largest, std::abs(x));
+  EXPECT_TRUE(largest <= 0.5 && largest > 0.49) << largest;
+  EXPECT_EQ(of("conv_B.bias"), std::vector<double>(5, 0.0));
+  for (const char* name : {"A_log", "dt_bias", "D", "norm.weight", "conv_x.weight"}) {
+    const core::Parameter& p = model.parameter("layers.2.mamba." + std::string(name));
+    EXPECT_TRUE(!p.decays && !p.is_matrix()) << name;
+  }
+  EXPECT_NE(of("A_log"), core::host_values<double>(model.parameter("layers.0.mamba.A_log").value));
 }
 
 TEST(Transformer, BiasesBeginAtZeroAndNormsAtOne) {
@@ -238,6 +315,7 @@ TEST(Transformer, LearnedPositionsAreRowsOfTheTable) {
 
 TEST(Transformer, TextsInOneCacheDoNotSeeEachOther) { expect_texts_apart(config_with_experts()); }
 TEST(Transformer, TextsInOneCacheOfLatentsDoNotSeeEachOther) { expect_texts_apart(config_with_latents(7)); }
+TEST(Transformer, TextsInOneCacheOfStatesDoNotSeeEachOther) { expect_texts_apart(config_with_states(2)); }
 
 // 5 + 4 numbers a token, whatever the heads.
 TEST(Transformer, ACacheOfLatentsHasNothingElse) {

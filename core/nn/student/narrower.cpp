@@ -46,6 +46,9 @@ ModelConfig narrower_config(const ModelConfig& config, std::int64_t mlp_width, s
   narrower.num_predict_layers = 0;
   if (config.is_latent())
     fail_usage("student_init.width: the attention of {} is of latents, expected heads of the usual kind", where);
+  if (config.num_mamba_layers() > 0)
+    fail_usage("student_init.width: {} of {} layers of {} are Mamba-2's, expected attention in all",
+               config.num_mamba_layers(), config.num_layers, where);
   if (mlp_width > 0 && std::ssize(config.moe.dense_layers) == 0 && config.moe.num_experts > 0)
     fail_usage("student_init.width.mlp_width is {}, but {} has no dense feed-forwards", mlp_width, where);
   narrower.mlp_width = check_size("mlp_width", mlp_width, config.mlp_width, where);

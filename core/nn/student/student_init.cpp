@@ -58,9 +58,15 @@ ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_
   kept.num_layers = static_cast<std::int64_t>(layers.size());
   kept.moe.dense_layers.clear();
   kept.full_layers.clear();
+  kept.mamba.attention_layers.clear();
   for (std::int64_t i = 0; i < kept.num_layers; ++i)
     if (std::ranges::binary_search(config.full_layers, layers[static_cast<std::size_t>(i)]))
       kept.full_layers.push_back(i);
+  if (config.mamba.num_heads > 0) {
+    for (std::int64_t i = 0; i < kept.num_layers; ++i)
+      if (!config.is_mamba_layer(layers[static_cast<std::size_t>(i)])) kept.mamba.attention_layers.push_back(i);
+    if (std::ssize(kept.mamba.attention_layers) == kept.num_layers) kept.mamba = {};
+  }
   if (!layers.empty()) {
     const LayerConfig last = config.layer(layers.back()), former = config.layer(config.num_layers - 1);
     if (last.window != former.window || last.is_moe != former.is_moe) kept.num_predict_layers = 0;
@@ -97,6 +103,7 @@ void LayerSkip::fill(const std::string& name, const core::StateInfo& /*info*/, S
 
 void check_upcyclable(const ModelConfig& dense, const std::string& where) {
   if (dense.moe.num_experts > 0) fail_usage("upcycle: {} has experts already, expected a dense model", where);
+  if (!dense.feed_forward) fail_usage("upcycle: {} has no feed-forwards, expected some", where);
   if (!dense.mlp_gate || dense.mlp_bias)
     fail_usage("upcycle: the feed-forwards of {} {}, expected such as experts are, with a gate and without biases",
                where, dense.mlp_gate ? "have biases" : "have no gate");

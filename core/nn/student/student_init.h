@@ -25,9 +25,8 @@ std::vector<std::int64_t> layers_of_greatest_influence(std::span<const double> i
 std::vector<std::int64_t> evenly_spaced_layers(std::int64_t num_layers, std::int64_t keep);
 
 /// The architecture of `layers` of a model, which stay what they are under their new numbers (`moe.dense_layers`,
-/// `full_layers`). Layers that predict further tokens are as the last layer: they are kept where the last that is kept
-/// is of the last one's kind.
-/// Throws a UsageError unless `layers` ascend and exist.
+/// `full_layers`, `mamba.attention_layers`). Layers that predict further tokens are as the last layer: they are kept
+/// where the last that is kept is of the last one's kind. Throws a UsageError unless `layers` ascend and exist.
 ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers);
 
 /// The source with layer i taken from its layer `layers[i]`.

@@ -51,6 +51,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("train", "tiny_moe", "--set parallel.layout=ep2", 2);
   run("train", "predict_moe", "--set parallel.layout=tp2", 2);
   run("train", "sharded_moe", "", 2);
+  run("train", "hybrid_moe", "--set data.sequence_length=64 --set batch.sequences_per_step=2", 1);
   run("train", "pipeline_moe", "", 2);
   const Outcome drafted = folder.limbeck("generate runs/predict_moe --speculative --prompt 'the still' --max-tokens 6");
   EXPECT_EQ(drafted.code, 0) << drafted.output;
