@@ -64,7 +64,8 @@ DType with_smaller_blocks(DType dtype) {
 
 GgufChoice gguf_choice(const GgufName& name, const nn::ModelConfig& config, const Family& family, DType wanted) {
   if (name.stored_shape().rank() == 1 || name.stored.ends_with(".bias") ||
-      name.stored.ends_with(".ffn_gate_inp.weight") || name.stored == "position_embd.weight")
+      name.stored.ends_with(".ffn_gate_inp.weight") || name.stored == "position_embd.weight" || name.as.rank() > 0 ||
+      name.stored.ends_with(".ssm_conv1d.weight"))
     return {DType::F32};
   if (core::info(wanted).block_elements == 1) return {wanted};
   if (wanted == DType::MXFP4 && name.stored.find("_exps.") == std::string::npos) return {DType::BF16};

@@ -1,5 +1,7 @@
 #include "data/models/gguf_export.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <string>
 #include <utility>
@@ -23,6 +25,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// None where a layer is Mamba-2's.
+std::vector<std::int32_t> kv_heads_by_layer(const nn::ModelConfig& config) {
+  std::vector<std::int32_t> heads;
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
+    heads.push_back(config.is_mamba_layer(layer) ? 0 : static_cast<std::int32_t>(config.num_kv_heads));
+  return heads;
+}
+
 GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::path& path, const GgufExport& options) {
   const bool has_experts = config.moe.num_experts > 0;
   const std::string prefix = std::string(family.gguf) + ".";
@@ -42,8 +52,16 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
   integer("block_count", config.num_layers + config.num_predict_layers);
   if (config.num_predict_layers > 0) integer("nextn_predict_layers", config.num_predict_layers);
   const bool leads = family.traits.leads_with_dense;
-  integer("feed_forward_length", has_experts && !leads ? config.moe.expert_width : config.mlp_width);
-  integer("attention.head_count", config.num_heads);
+  const std::int64_t dense = config.feed_forward ? config.mlp_width : 0;
+  integer("feed_forward_length", has_experts && !leads ? config.moe.expert_width : dense);
+  if (const nn::MambaConfig& mamba = config.mamba; config.num_mamba_layers() > 0) {
+    integer("ssm.conv_kernel", mamba.conv_width);
+    integer("ssm.inner_size", mamba.inner_width());
+    integer("ssm.state_size", mamba.state_width);
+    integer("ssm.time_step_rank", mamba.num_heads);
+    integer("ssm.group_count", mamba.num_groups);
+  }
+  integer("attention.head_count", config.has_attention() ? config.num_heads : 0);
   const nn::LatentConfig& latent = config.latent;
   if (config.is_latent()) {  // of the latents, which are one head for all queries
     integer("attention.head_count_kv", 1);
@@ -53,15 +71,27 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
     integer("attention.value_length", latent.rank);
     integer("attention.key_length_mla", config.head_width);
     integer("attention.value_length_mla", latent.value_width);
-  } else {
-    integer("attention.head_count_kv", config.num_kv_heads);
+  } else if (config.has_attention()) {
+    if (config.num_mamba_layers() > 0)
+      keys.emplace_back(prefix + "attention.head_count_kv", kv_heads_by_layer(config));
+    else
+      integer("attention.head_count_kv", config.num_kv_heads);
     integer("attention.key_length", config.head_width);
     integer("attention.value_length", config.head_width);
   }
-  if (config.positions == nn::Positions::Rotary) {
+  if (config.has_attention() && config.positions == nn::Positions::Rotary) {
     integer("rope.dimension_count", config.turning_width());
     number("rope.freq_base", config.rope_base);
   }
+  if (family.traits.has_scales) {
+    const double usual = 1 / std::sqrt(static_cast<double>(config.head_width));
+    number("attention.scale", config.attention_scale > 0 ? config.attention_scale : usual);
+    number("embedding_scale", config.embedding_scale);
+    number("residual_scale", config.residual_scale);
+    number("logit_scale", 1 / config.logits_scale);
+  }
+  if (family.traits.may_lack_positions)
+    keys.emplace_back(prefix + "rope.scaling.finetuned", config.positions == nn::Positions::Rotary);
   number(config.norm_kind == nn::NormKind::Rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
          config.norm_eps);
   if (has_experts) {
@@ -151,6 +181,15 @@ core::Tensor joined(const core::StateReader& model, const std::vector<const Gguf
   return all;
 }
 
+/// What heads decay by, as the file has it.
+core::Tensor decays_of(const core::StateReader& model, const GgufName& name) {
+  core::StateEntry entry = core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), DType::F32, name.shape));
+  model.read(name.name, entry);
+  auto* values = entry.tensor.mutable_host<float>();
+  std::transform(values, values + entry.tensor.numel(), values, gguf_decay);
+  return entry.tensor;
+}
+
 }  // namespace
 
 std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& whole, const fs::path& path,
@@ -183,7 +222,13 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
     const GgufChoice chosen = gguf_choice(name, config, family, options.dtype);
     plan.push_back({name.stored, chosen.dtype, name.stored_shape()});
     num_otherwise += chosen.is_otherwise ? 1 : 0;
-    if (found != parts.end())
+    if (name.is_decay)
+      tensors.push_back(
+          {.stored = name.stored,
+           .shape = name.shape,
+           .dtype = chosen.dtype,
+           .make = [own = &name](const core::StateReader& of, std::int64_t) { return decays_of(of, *own); }});
+    else if (found != parts.end())
       tensors.push_back({.stored = name.stored,
                          .shape = name.stored_shape(),
                          .dtype = chosen.dtype,

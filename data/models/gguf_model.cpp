@@ -42,6 +42,7 @@ class ArchitectureKeys {
     return file_.integer_or(name(key), otherwise);
   }
   bool flag_or(const char* key, bool otherwise) const { return has(key) ? file_.boolean(name(key)) : otherwise; }
+  const std::vector<std::int64_t>& integers(const char* key) const { return file_.integers(name(key)); }
   double number(const char* key) const { return file_.number(name(key)); }
   double number_or(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
   std::string text_or(const char* key, const char* otherwise) const {
@@ -204,7 +205,7 @@ void read_experts(const ArchitectureKeys& keys, const Family& family, std::int64
   if (family.traits.has_groups) return read_grouped_experts(keys, family, moe);
   if (!family.traits.has_shared_experts) return;
   moe.shared_width = keys.integer("expert_shared_feed_forward_length");
-  moe.shared_gate = true;
+  moe.shared_gate = family.traits.shared_gate;
 }
 
 void read_windows(const ArchitectureKeys& keys, const Family& family, nn::ModelConfig& config) {
@@ -242,9 +243,60 @@ void read_heads(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::Mo
   config.rotary_width = turning;
 }
 
+/// Of Mamba-2's layers; heads go by the name of a rank of steps.
+void read_mamba(const GgufFile& file, const ArchitectureKeys& keys, nn::MambaConfig& mamba) {
+  mamba.num_heads = keys.integer("ssm.time_step_rank");
+  const std::int64_t inner = keys.integer("ssm.inner_size");
+  check(mamba.num_heads > 0 && inner > 0 && inner % mamba.num_heads == 0,
+        "{}: {} is {}, expected a multiple of {} = {}", keys.where(), keys.name("ssm.inner_size"), inner,
+        keys.name("ssm.time_step_rank"), mamba.num_heads);
+  mamba.head_width = inner / mamba.num_heads;
+  mamba.state_width = keys.integer("ssm.state_size");
+  mamba.num_groups = keys.integer_or("ssm.group_count", 1);
+  mamba.conv_width = keys.integer("ssm.conv_kernel");
+  mamba.conv_bias =
+      std::ranges::any_of(file.tensors(), [](const auto& t) { return t.first.ends_with("ssm_conv1d.bias"); });
+}
+
 /// Layers behind the model's last that predict further tokens, and count in block_count.
 std::int64_t num_layers_behind(const ArchitectureKeys& keys, const Family& family) {
   return family.traits.predicts ? keys.integer_or("nextn_predict_layers", 0) : 0;
+}
+
+/// Of each layer; those without are Mamba-2's.
+void read_kv_heads_by_layer(const ArchitectureKeys& keys, nn::ModelConfig& config) {
+  const char* const key = "attention.head_count_kv";
+  const std::vector<std::int64_t>& heads = keys.integers(key);
+  check(std::ssize(heads) == config.num_layers, "{}: {} has {} numbers, expected one for each of {} layers",
+        keys.where(), keys.name(key), heads.size(), config.num_layers);
+  config.num_kv_heads = config.num_heads;
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    if (heads[i] == 0) continue;
+    check(config.mamba.attention_layers.empty() || heads[i] == config.num_kv_heads,
+          "{}: {} has {} for layer {}, expected 0 or {}", keys.where(), keys.name(key), heads[i], i,
+          config.num_kv_heads);
+    config.num_kv_heads = heads[i];
+    config.mamba.attention_layers.push_back(static_cast<std::int64_t>(i));
+  }
+}
+
+void read_attention(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::ModelConfig& config) {
+  const std::string& where = keys.where();
+  config.num_heads = keys.integer("attention.head_count");
+  if (traits.mamba == FamilyTraits::Mamba::Some)
+    read_kv_heads_by_layer(keys, config);
+  else
+    config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
+  config.max_positions = keys.integer("context_length");
+  config.rope_base = keys.number_or("rope.freq_base", 10000.0);
+  check(config.num_heads > 0 && config.width > 0 &&
+            (keys.has("attention.key_length") || config.width % config.num_heads == 0),
+        "{}: {} is {}, expected a multiple of {} = {} (there is no {})", where, keys.name("embedding_length"),
+        config.width, keys.name("attention.head_count"), config.num_heads, keys.name("attention.key_length"));
+  if (traits.has_latents)
+    read_latents(keys, config);
+  else
+    read_heads(keys, traits, config);
 }
 
 /// The family and the config that the metadata describes.
@@ -279,25 +331,27 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   config.num_layers -= behind;
   const bool is_whole = file.tensors().contains(fmt::format("blk.{}.nextn.eh_proj.weight", config.num_layers));
   if (is_whole) config.num_predict_layers = behind;
-  config.num_heads = keys.integer("attention.head_count");
-  config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
-  config.max_positions = keys.integer("context_length");
   const bool is_rms = traits.norm_kind == nn::NormKind::Rms;
   config.norm_eps = keys.number(is_rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon");
-  config.rope_base = keys.number_or("rope.freq_base", 10000.0);
   config.tied_head = has_tied_head(file);
-  check(config.num_heads > 0 && config.width > 0 &&
-            (keys.has("attention.key_length") || config.width % config.num_heads == 0),
-        "{}: {} is {}, expected a multiple of {} = {} (there is no {})", where, keys.name("embedding_length"),
-        config.width, keys.name("attention.head_count"), config.num_heads, keys.name("attention.key_length"));
-  if (traits.has_latents)
-    read_latents(keys, config);
-  else
-    read_heads(keys, traits, config);
-
+  if (traits.mamba == FamilyTraits::Mamba::All) {
+    set_no_attention(config);
+    config.max_positions = keys.integer("context_length");
+  } else {
+    read_attention(keys, traits, config);
+  }
+  if (traits.mamba != FamilyTraits::Mamba::None) read_mamba(file, keys, config.mamba);
   set_traits(traits, config);
   read_what_tensors_say(file, traits, config);
   config.activation_limit = family.gguf_activation_limit;
+  if (traits.may_lack_positions && !keys.flag_or("rope.scaling.finetuned", true))
+    config.positions = nn::Positions::None;
+  if (traits.has_scales) {
+    config.embedding_scale = keys.number_or("embedding_scale", 1);
+    config.residual_scale = keys.number_or("residual_scale", 1);
+    config.logits_scale = 1 / keys.number_or("logit_scale", 1);
+    config.attention_scale = keys.number_or("attention.scale", 0);
+  }
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   config.rope_scaling = traits.ropes == FamilyTraits::Ropes::Long ? read_long_scaling(file, keys, config)
                                                                   : read_scaling(file, keys, family, config);
@@ -380,6 +434,7 @@ GgufModel::Origin GgufModel::find(const GgufName& name) const {
                 .is_permuted = name.is_permuted,
                 .offset = static_cast<float>(name.offset),
                 .rows = name.rows,
+                .is_decay = name.is_decay,
                 .transposed_heads = name.is_transposed ? name.num_heads : 0};
   if (name.shape.rank() == 3 && file_->tensors().contains(gguf_expert_name(name.stored, 0)))
     for (std::int64_t e = 0; e < name.shape[0]; ++e)
@@ -416,6 +471,11 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
     file_->read(tensor, first, columns, values);
     if (origin.offset != 0)
       for (std::int64_t c = 0; c < columns; ++c) values[c] -= origin.offset;
+    if (origin.is_decay)
+      for (std::int64_t c = 0; c < columns; ++c) {
+        check(values[c] < 0, "{}: tensor {} has {}, expected numbers below 0", source(), name, values[c]);
+        values[c] = decay_of_gguf(values[c]);
+      }
     if (dtype != DType::F32) store(row, dtype, to);
   });
   bytes_read_ += read;
@@ -492,7 +552,7 @@ std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const c
   const Shape& box = entry.tensor.shape();
   const int last = global.rank() - 1;
   const DType dtype = origin.tensors.front()->dtype;
-  if (origin.offset != 0 || origin.transposed_heads > 0) return std::nullopt;
+  if (origin.offset != 0 || origin.is_decay || origin.transposed_heads > 0) return std::nullopt;
   if (std::ranges::any_of(origin.tensors, [&](const GgufTensor* t) { return t->dtype != dtype; })) return std::nullopt;
   const std::int64_t elements = core::info(dtype).block_elements;
   if (box[last] % elements != 0 || entry.offset[last] % elements != 0 || global[last] % elements != 0)

@@ -60,6 +60,7 @@ class GgufModel : public core::StateReader {
     bool is_permuted = false;                // rows of q and k
     float offset = 0;                        // that values here are less by
     StoredRows rows = {};                    // of the tensor
+    bool is_decay = false;                   // GgufName's
     std::int64_t transposed_heads = 0;       // of as many matrices, each of which is transposed there
   };
   Origin find(const GgufName& name) const;

@@ -1,8 +1,10 @@
 // Which GGUF tensor a Limbeck tensor is, dense or with experts in every layer; for the reader and the exporter.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -22,6 +24,8 @@ struct GgufName {
   std::string otherwise = {};  // a tensor that is taken where a file is without it; "": none
   double offset = 0;           // that the file's values are greater by
   bool is_row = false;         // [C] in the file, [1,C] here
+  core::Shape as = {};         // the file's shape of the same numbers; a scalar's: ours
+  bool is_decay = false;       // A = -exp(A_log) in the file, A_log here
   StoredRows rows = {};        // of the file's matrix
   // Of matrices [H*N,M] here and [H,N,M] there, or [H,M,N] where they are transposed:
   std::int64_t num_heads = 0;  // H
@@ -29,6 +33,7 @@ struct GgufName {
 
   core::Shape stored_shape() const {
     if (is_row) return {shape[1]};
+    if (as.rank() > 0) return as;
     if (!rows.is_all()) {
       core::Shape all = shape;
       all[0] = rows.total;
@@ -39,6 +44,10 @@ struct GgufName {
     return is_transposed ? core::Shape{num_heads, shape[1], n} : core::Shape{num_heads, n, shape[1]};
   }
 };
+
+/// The file's number of a head's decay, and ours of the file's.
+inline float gguf_decay(float a_log) { return static_cast<float>(-std::exp(static_cast<double>(a_log))); }
+inline float decay_of_gguf(float a) { return static_cast<float>(std::log(-static_cast<double>(a))); }
 
 /// Every tensor of the model in the order of the files that llama.cpp's converter writes. Files of before April 2025
 /// have joined_kv: attn_kv_b, for attn_k_b and attn_v_b.
@@ -140,15 +149,49 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& 
     norm(has_norms, ours + "q_norm", theirs + "attn_q_norm", each ? c.head_width : q_rows);
     norm(has_norms, ours + "k_norm", theirs + "attn_k_norm", each ? c.head_width : kv_rows);
   };
+  const auto mamba = [&](const std::string& ours, const std::string& theirs) {
+    const nn::MambaConfig& m = c.mamba;
+    const std::int64_t inner = m.inner_width(), states = m.num_groups * m.state_width;
+    const std::vector<std::pair<const char*, std::int64_t>> parts = {
+        {"z", inner}, {"x", inner}, {"B", states}, {"C", states}, {"dt", m.num_heads}};
+    for (const auto& [name, rows] : parts) add(ours + name, theirs + "ssm_in", {rows, c.width});
+    fuse_last(5);
+    const auto filters = [&](const char* kind) {
+      for (std::size_t i = 1; i + 1 < parts.size(); ++i) {
+        const auto& [name, width] = parts[i];
+        const bool is_bias = kind == std::string_view(".bias");
+        add(ours + "conv_" + name, theirs + "ssm_conv1d",
+            is_bias ? core::Shape{width} : core::Shape{width, m.conv_width}, false, kind);
+      }
+      fuse_last(3);
+    };
+    filters(".weight");
+    if (m.conv_bias) filters(".bias");
+    names.push_back({ours + "dt_bias", theirs + "ssm_dt.bias", {m.num_heads}});
+    names.push_back({.name = ours + "A_log",
+                     .stored = theirs + "ssm_a",
+                     .shape = {m.num_heads},
+                     .as = {m.num_heads, 1},
+                     .is_decay = true});
+    names.push_back({.name = ours + "D", .stored = theirs + "ssm_d", .shape = {m.num_heads}, .as = {m.num_heads, 1}});
+    add(ours + "norm", theirs + "ssm_norm", {inner});
+    names.back().as = {m.num_groups, inner / m.num_groups};
+    add(ours + "o", theirs + "ssm_out", {c.width, inner});
+  };
   add("embed", "token_embd", {c.vocabulary, c.width});
   if (c.positions == nn::Positions::Learned) add("position_embed", "position_embd", {c.max_positions, c.width});
   const auto one_layer = [&](std::int64_t layer, const std::string& ours, const std::string& theirs) {
-    norm(before, ours + "attention_norm", theirs + "attn_norm", c.width);
-    if (c.is_latent())
+    const bool is_mamba = c.is_mamba_layer(layer);
+    const std::string mixer = is_mamba ? "mamba" : "attention";
+    norm(before, ours + mixer + "_norm", theirs + "attn_norm", c.width);
+    if (is_mamba)
+      mamba(ours + "mamba.", theirs);
+    else if (c.is_latent())
       latent_attention(ours + "attention.", theirs);
     else
       usual_attention(ours + "attention.", theirs);
-    norm(after, ours + "attention_post_norm", theirs + "post_attention_norm", c.width);
+    norm(after, ours + mixer + "_post_norm", theirs + "post_attention_norm", c.width);
+    if (!c.feed_forward) return;
     norm(before, ours + "mlp_norm", theirs + family.gguf_mlp_norm, c.width);
     if (c.is_moe_layer(layer)) {
       const auto& moe = c.moe;

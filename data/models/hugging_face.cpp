@@ -325,7 +325,7 @@ core::Tensor joined(const core::StateReader& model, const std::vector<const Hugg
                     std::int64_t matrix) {
   const auto memory = core::Memory::cpu(1);
   Shape shape = parts.front()->stored_shape;
-  const bool is_stack = shape.rank() == 3;
+  const bool is_stack = shape.rank() == 3 && parts.front()->shape.rank() == 3;  // else of filters [C,1,K]
   if (is_stack) shape[0] = 1;
   core::Tensor whole = core::Tensor::zeros(memory, DType::F32, shape);
   for (const HuggingFaceName* part : parts) {
@@ -482,8 +482,9 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
         continue;
       }
       plan.push_back({name.stored.front(), dtype, name.stored_shape});
+      const bool is_filter = name.stored_shape.rank() == 3 && name.shape.rank() == 2;  // made as one matrix
       tensors.push_back({.stored = name.stored.front(),
-                         .shape = name.stored_shape,
+                         .shape = is_filter ? Shape{name.stored_shape[0], name.stored_shape[2]} : name.stored_shape,
                          .dtype = dtype,
                          .make = [all = &found->second](const core::StateReader& of, std::int64_t matrix) {
                            return joined(of, *all, matrix);

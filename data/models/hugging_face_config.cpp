@@ -20,8 +20,26 @@ constexpr const char* quantization = "quantization_config";
 std::string path_in(const fs::path& folder) { return (folder / "config.json").string(); }
 std::string text_of(const fs::path& folder) { return read_text_file(path_in(folder), 1U << 24U); }
 
+/// transformers 4 writes infinity as no JSON has it, 5 as an object.
+std::string with_infinity_as_object(const std::string& text) {
+  constexpr std::string_view infinity = "Infinity";
+  std::string result;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '"') in_string = !in_string;
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) result += text[i++];
+    if (!in_string && std::string_view(text).substr(i).starts_with(infinity)) {
+      result += R"({"__float__": "Infinity"})";
+      i += infinity.size() - 1;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
 ConfigFields fields_of(const std::string& text, const std::string& where) {
-  return {parse_json<Json>(text, where), where};
+  return {parse_json<Json>(with_infinity_as_object(text), where), where};
 }
 
 }  // namespace

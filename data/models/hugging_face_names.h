@@ -139,6 +139,17 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
     part("down", {e, w, f}, "down_proj", {e, f, w}, 0, {f * w, 1, w});
     if (c.moe.expert_bias) part("down_bias", {e, w}, "down_proj_bias", {e, w}, 0, {w, 1});
   };
+  const auto joined_experts = [&](const std::string& ours, const std::string& theirs) {
+    const std::int64_t e = c.moe.num_experts, f = c.moe.expert_width, w = c.width;
+    for (const auto& [name, first] : {std::pair<std::string, std::int64_t>("gate", 0), {"up", f * w}}) {
+      HuggingFaceName part{ours + name, {e, f, w}, {theirs + "input_linear.weight"}};
+      part.stored_shape = {e, 2 * f, w};
+      part.first = first;
+      part.strides = {2 * f * w, w, 1};
+      visit(part);
+    }
+    visit(HuggingFaceName{ours + "down", {e, w, f}, {theirs + "output_linear.weight"}});
+  };
   const auto latent_attention = [&](const std::string& ours, const std::string& theirs) {
     const nn::LatentConfig& l = c.latent;
     const std::int64_t h = c.num_heads, d = c.head_width, own = d - l.rope_width, both = own + l.value_width;
@@ -171,16 +182,52 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
     if (c.attention_output_bias) bias(ours + "o", c.width, theirs + names.o);
     if (c.attention_sinks) one(ours, {c.num_heads}, theirs, "sinks");
   };
+  const auto mamba = [&](const std::string& ours, const std::string& theirs) {
+    const nn::MambaConfig& m = c.mamba;
+    const std::int64_t inner = m.inner_width(), states = m.num_groups * m.state_width;
+    // In the order of their rows; the first and the last have no filters.
+    const std::vector<std::pair<std::string, std::int64_t>> parts = {
+        {"z", inner}, {"x", inner}, {"B", states}, {"C", states}, {"dt", m.num_heads}};
+    const std::int64_t filters = inner + 2 * states, all = inner + filters + m.num_heads;
+    std::int64_t first = 0;
+    for (const auto& [name, rows] : parts) {
+      matrix(ours + name, {rows, c.width}, theirs + "in_proj", StoredRows::run(first, rows, all));
+      first += rows;
+    }
+    const auto each_filtered = [&](auto&& f) {
+      std::int64_t at = 0;
+      for (std::size_t i = 1; i + 1 < parts.size(); at += parts[i++].second)
+        f(ours + "conv_" + parts[i].first, parts[i].second, StoredRows::run(at, parts[i].second, filters));
+    };
+    each_filtered([&](const std::string& name, std::int64_t width, const StoredRows& rows) {
+      HuggingFaceName filter{name + ".weight", {width, m.conv_width}, {theirs + "conv1d.weight"}, false, rows};
+      filter.stored_shape = {filters, 1, m.conv_width};
+      filter.strides = {m.conv_width, 1};
+      visit(filter);
+    });
+    if (m.conv_bias)
+      each_filtered([&](const std::string& name, std::int64_t width, const StoredRows& rows) {
+        bias(name, width, theirs + "conv1d", rows);
+      });
+    for (const char* name : {"dt_bias", "A_log", "D"}) one(ours, {m.num_heads}, theirs, name);
+    one(ours + "norm", {inner}, theirs + "norm");
+    one(ours + "o", {c.width, inner}, theirs + "out_proj");
+  };
   const bool before = c.norm_placement != nn::NormPlacement::After;
   const bool after = c.norm_placement != nn::NormPlacement::Before;
   const auto one_layer = [&](std::int64_t layer, const std::string& ours, const std::string& theirs) {
     const std::string attention = theirs + names.attention + ".";
-    norm(before, ours + "attention_norm", c.width, theirs + names.attention_norm);
-    if (c.is_latent())
+    const bool is_mamba = c.is_mamba_layer(layer);
+    const std::string mixer = is_mamba ? "mamba" : "attention";
+    norm(before, ours + mixer + "_norm", c.width, theirs + names.attention_norm);
+    if (is_mamba)
+      mamba(ours + "mamba.", theirs + names.mamba + ".");
+    else if (c.is_latent())
       latent_attention(ours + "attention.", attention);
     else
       usual_attention(ours + "attention.", attention);
-    norm(after, ours + "attention_post_norm", c.width, theirs + names.attention_post_norm);
+    norm(after, ours + mixer + "_post_norm", c.width, theirs + names.attention_post_norm);
+    if (!c.feed_forward) return;
     norm(before, ours + "mlp_norm", c.width, theirs + names.mlp_norm);
     if (c.is_moe_layer(layer)) {
       const std::int64_t experts = c.moe.num_experts;
@@ -195,12 +242,15 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
       }
       if (names.fused_experts) {
         fused_experts(ours + "moe.experts.", moe + "experts.");
+      } else if (names.joined_experts) {
+        joined_experts(ours + "moe.experts.", moe);
       } else {
         stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", names.gate);
         stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", names.up);
         stack(ours + "moe.experts.down", {experts, c.width, c.moe.expert_width}, moe + "experts", names.down);
       }
-      if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", moe + names.shared + ".", c.moe.shared_width, false);
+      const std::string shared = names.joined_experts ? theirs + names.mlp + "." : moe + names.shared + ".";
+      if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", shared, c.moe.shared_width, false);
       if (c.moe.shared_gate) one(ours + "moe.shared_gate", {1, c.width}, moe + "shared_expert_gate");
     } else {
       mlp(ours + "mlp.", theirs + names.mlp + ".", c.mlp_width, c.mlp_bias);

@@ -62,6 +62,11 @@ WIDE = {
         10000.0, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192))),
     "llama, linear": ("Llama", dict(**ATTENTION, intermediate_size=96, rope_parameters=rope(50.0, "linear", factor=4.0))),
     "llama, YaRN": ("Llama", dict(**ATTENTION, intermediate_size=96, tie_word_embeddings=True, rope_parameters=yarn(10000.0))),
+    "mamba2": ("Mamba2", dict(hidden_size=64, num_heads=8, head_dim=16, n_groups=2, state_size=16, chunk_size=16)),
+    "granite_hybrid": ("GraniteMoeHybrid", dict(
+        **heads(64, 4, 2), intermediate_size=32, shared_intermediate_size=64, num_local_experts=6, num_experts_per_tok=3,
+        layer_types=["linear_attention", "full_attention", "linear_attention"], mamba_n_heads=8, mamba_d_state=16, mamba_chunk_size=16,
+        embedding_multiplier=2.0, attention_multiplier=0.25, residual_multiplier=0.5, logits_scaling=4.0, rope_parameters=rope(50.0))),
     "mistral": ("Mistral", dict(**ATTENTION, intermediate_size=96, sliding_window=None, rope_parameters=rope(50.0))),
     "mixtral": ("Mixtral", dict(**ATTENTION, intermediate_size=32, num_local_experts=6, num_experts_per_tok=3, sliding_window=None,
                                 rope_parameters=rope(50.0))),
@@ -183,7 +188,8 @@ class Check:
         """A seed that keeps every router clear of near-ties."""
         kind, values = WIDE[name]
         config_class, architecture = classes(kind)
-        config = config_class(**({} if kind == "GPT2" else COMMON) | values)
+        common = {key: value for key, value in COMMON.items() if kind != "Mamba2" or key != "max_position_embeddings"}
+        config = config_class(**({} if kind == "GPT2" else common) | values)
         for seed in range(1, 200):
             generator = torch.Generator().manual_seed(seed)
             model = build(architecture, config)

@@ -145,6 +145,20 @@ FAMILIES = {
         **heads(16, 4, 2), intermediate_size=7, num_local_experts=6, num_experts_per_tok=2, attention_bias=True, lm_head_bias=True,
         router_jitter_noise=0.2, sliding_window=WINDOW, rope_parameters=dict(
             longrope(50.0, [1.0, 1.3], [1.2, 2.9]), short_mscale=1.1, long_mscale=1.3, original_max_position_embeddings=ORIGINAL))),
+    "mamba2": ("Mamba2", dict(
+        hidden_size=16, num_heads=8, head_dim=4, n_groups=2, state_size=4, chunk_size=8)),
+    "bamba": ("Bamba", dict(
+        **heads(16, 4, 2), intermediate_size=14, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_state=6, mamba_d_conv=3,
+        mamba_conv_bias=False, mamba_chunk_size=8, time_step_limit=(0.4, 1.1), rope_parameters=rope(50.0))),  # 2 of a head's 4 channels turn
+    "granite_hybrid": ("GraniteMoeHybrid", dict(
+        **heads(12, 2, 1), intermediate_size=7, shared_intermediate_size=10, num_local_experts=6, num_experts_per_tok=3,
+        layer_types=["linear_attention", "full_attention", "linear_attention"], mamba_n_heads=6, mamba_n_groups=2, mamba_d_state=5,
+        mamba_chunk_size=8, tie_word_embeddings=True, embedding_multiplier=2.0, attention_multiplier=0.25, residual_multiplier=0.5,
+        logits_scaling=4.0, rope_parameters=rope(50.0))),
+    "granite_hybrid_dense": ("GraniteMoeHybrid", dict(
+        **SMALL, **heads(12, 6, 2), intermediate_size=7, shared_intermediate_size=14, num_local_experts=0, num_experts_per_tok=0,
+        layer_types=["full_attention", "linear_attention"], mamba_n_heads=3, mamba_d_state=4, mamba_chunk_size=8,
+        position_embedding_type="rope", attention_multiplier=0.5, rope_parameters=rope(50.0))),
     "phi4_mini": ("Phi3", dict(**PHI, partial_rotary_factor=0.75, tie_word_embeddings=True,
                                rope_parameters=longrope(50.0, [1.0, 1.3], [1.2, 2.9]))),  # 4 of a head's 6 channels turn
 }
@@ -178,6 +192,8 @@ def with_long_factors(model):
 
 def scale_of(name, shape, transposed):
     """The deviation of a weight's values: of a matrix, so that its output is about as large as its input."""
+    if name.endswith("conv1d.weight"):
+        return 0.4
     if name.endswith(("sinks", "correction_bias")):
         return 0.7 if name.endswith("sinks") else 0.15
     if len(shape) == 1 or name.endswith("_bias") or "norm" in name:
@@ -193,8 +209,8 @@ def is_transposed(kind, name):
 
 
 def is_about_one(kind, name):
-    """Norms, but those of Gemma, which adds 1."""
-    return ("norm" in name or "ln_" in name) and name.endswith("weight") and not kind.startswith("Gemma")
+    """Norms, but those of Gemma, which adds 1; and what Mamba-2 lets through."""
+    return name.endswith(".D") or ("norm" in name or "ln_" in name) and name.endswith("weight") and not kind.startswith("Gemma")
 
 
 def weight_list(kind, folder):
@@ -340,7 +356,13 @@ def version_4(config):
         config.update(sliding_window=WINDOW, max_window_layers=2)  # use_sliding_window is false: they do not count
     if kind in ("phi3", "phimoe", "deepseek_v2", "deepseek_v3"):
         rope["type"] = rope.pop("rope_type")
-    if kind != "gpt_oss":
+    if kind in ("bamba", "granitemoehybrid"):
+        least, most = config["time_step_limit"]
+        config["time_step_limit"] = [least, float("inf") if isinstance(most, dict) else most]  # infinity is no JSON, and what is written
+        rope.pop("partial_rotary_factor", None)
+    if kind == "granitemoehybrid":
+        config["layer_types"] = ["attention" if t == "full_attention" else "mamba" for t in config["layer_types"]]
+    elif kind != "gpt_oss":
         config.pop("layer_types", None)
     config["rope_scaling"] = None if rope.get("rope_type") == "default" else rope
     return dict(sorted(config.items()))
@@ -450,7 +472,8 @@ def computed(architecture, config, folder, first, lengths):
 def write_family(name):
     kind, values = FAMILIES[name]
     config_class, architecture = classes(kind)
-    config = config_class(**({} if kind == "GPT2" else COMMON) | values)
+    common = {key: value for key, value in COMMON.items() if kind != "Mamba2" or key != "max_position_embeddings"}
+    config = config_class(**({} if kind == "GPT2" else common) | values)
     folder = FOLDER / "families" / name
     write_folder(kind, architecture, config, folder)
     entries = read_list(folder / "weights.txt")

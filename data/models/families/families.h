@@ -23,5 +23,8 @@ const Family& deepseek_v3_family();
 const Family& gpt_oss_family();
 const Family& glm4_family();
 const Family& glm4_moe_family();
+const Family& mamba2_family();
+const Family& bamba_family();
+const Family& granite_hybrid_family();
 
 }  // namespace limbeck::data

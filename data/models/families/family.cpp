@@ -31,7 +31,10 @@ const char* name_of(nn::RouterKind router) {
   return router == nn::RouterKind::SparseMixer ? "the sparse mixer" : "the top K";
 }
 const char* name_of(nn::NormKind kind) { return kind == nn::NormKind::Layer ? "LayerNorm" : "RMSNorm"; }
-const char* name_of(nn::Positions positions) { return positions == nn::Positions::Learned ? "learned" : "rotary"; }
+const char* name_of(nn::Positions positions) {
+  constexpr std::array names{"rotary", "learned", "none"};
+  return names.at(static_cast<std::size_t>(positions));
+}
 
 /// All that a model is beyond a family, in the order of weight.
 class Beyond {
@@ -39,12 +42,14 @@ class Beyond {
   Beyond(const Family& family, const nn::ModelConfig& config) : traits_(family.traits), config_(config) {
     layers();
     experts();
-    attention();
+    if (config.has_attention()) attention();
     biases();
-    rotary();
+    if (config.has_attention()) rotary();
     if (config.activation != traits_.activation)
       add("activation is {}, expected {}", usual_name(config.activation), usual_name(traits_.activation));
-    const double scale = traits_.scales_embedding ? std::sqrt(static_cast<double>(config.width)) : 1;
+    const double scale = traits_.has_scales         ? config.embedding_scale
+                         : traits_.scales_embedding ? std::sqrt(static_cast<double>(config.width))
+                                                    : 1;
     if (std::abs(config.embedding_scale - scale) > 1e-9 * scale)
       add("embedding_scale is {}, expected {}", config.embedding_scale, scale);
     if (config.reward_head && *family.reward_architecture == '\0') add("reward_head is {}, expected {}", true, false);
@@ -59,11 +64,29 @@ class Beyond {
     all_.push_back(fmt::format(format, std::forward<Args>(args)...));
   }
   void layers() {
+    using Mamba = FamilyTraits::Mamba;
+    const std::int64_t num_mamba = config_.num_mamba_layers();
+    if (num_mamba > 0 && traits_.mamba == Mamba::None)
+      add("mamba.num_heads is {}, expected 0: {} of {} layers are Mamba-2's", config_.mamba.num_heads, num_mamba,
+          config_.num_layers);
+    if (num_mamba == 0 && traits_.mamba != Mamba::None) add("no layer is Mamba-2's, expected some");
+    if (num_mamba < config_.num_layers && traits_.mamba == Mamba::All)
+      add("mamba.attention_layers has {} layers, expected none", config_.num_layers - num_mamba);
+    if (config_.feed_forward != (traits_.mamba != Mamba::All))
+      add("feed_forward is {}, expected {}", config_.feed_forward, !config_.feed_forward);
+    for (const auto& [name, scale] :
+         {std::pair("residual_scale", config_.residual_scale), std::pair("logits_scale", config_.logits_scale)})
+      if (scale != 1 && !traits_.has_scales) add("{} is {}, expected 1", name, scale);
+    const bool may_lack = traits_.may_lack_positions && config_.positions == nn::Positions::None;
+    if (!config_.has_attention() || may_lack) return norms();
     if (config_.positions != traits_.positions)
       add("positions are {}, expected {}", name_of(config_.positions), name_of(traits_.positions));
+    norms();
+  }
+  void norms() {
     if (config_.norm_kind != traits_.norm_kind)
       add("norms are {}, expected {}", name_of(config_.norm_kind), name_of(traits_.norm_kind));
-    if (config_.num_moe_layers() < config_.num_layers && config_.mlp_gate != traits_.mlp_gate)
+    if (config_.feed_forward && config_.num_moe_layers() < config_.num_layers && config_.mlp_gate != traits_.mlp_gate)
       add("mlp_gate is {}, expected {}", config_.mlp_gate, traits_.mlp_gate);
     if (config_.norm_placement != traits_.norm_placement)
       add("norms stand {}, expected {}", name_of(config_.norm_placement), name_of(traits_.norm_placement));
@@ -76,6 +99,7 @@ class Beyond {
     const nn::MoeConfig& moe = config_.moe;
     if (traits_.experts == Experts::None && count > 0)
       add("{} of {} layers have experts, expected none", count, config_.num_layers);
+    if (count == 0 && traits_.may_lack_experts) return;
     if (traits_.experts == Experts::All && count < config_.num_layers)
       add("moe.dense_layers: {} of {} layers have experts, expected all", count, config_.num_layers);
     if (traits_.experts == Experts::Some && count == 0) add("no layer has experts, expected some");
@@ -154,8 +178,10 @@ class Beyond {
     const auto compare = [&](const char* name, bool is_there, bool expected) {
       if (is_there != expected) add("{} is {}, expected {}", name, is_there, expected);
     };
-    compare("attention_output_bias", config_.attention_output_bias, traits_.attention_output_bias);
-    if (config_.num_moe_layers() < config_.num_layers) compare("mlp_bias", config_.mlp_bias, traits_.mlp_bias);
+    if (config_.has_attention())
+      compare("attention_output_bias", config_.attention_output_bias, traits_.attention_output_bias);
+    if (config_.feed_forward && config_.num_moe_layers() < config_.num_layers)
+      compare("mlp_bias", config_.mlp_bias, traits_.mlp_bias);
     if (!config_.reward_head) compare("head_bias", config_.head_bias, traits_.head_bias);
   }
 
@@ -167,11 +193,12 @@ class Beyond {
 }  // namespace
 
 std::span<const Family* const> families() {
-  static const std::array all{&llama_family(),     &mistral_family(),     &mixtral_family(),     &qwen2_family(),
-                              &qwen2_moe_family(), &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
-                              &olmoe_family(),     &gemma3_family(),      &phi3_family(),        &phimoe_family(),
-                              &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family(),
-                              &glm4_family(),      &glm4_moe_family()};
+  static const std::array all{&llama_family(),         &mistral_family(),     &mixtral_family(),     &qwen2_family(),
+                              &qwen2_moe_family(),     &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
+                              &olmoe_family(),         &gemma3_family(),      &phi3_family(),        &phimoe_family(),
+                              &gpt2_family(),          &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family(),
+                              &glm4_family(),          &glm4_moe_family(),    &mamba2_family(),      &bamba_family(),
+                              &granite_hybrid_family()};
   return all;
 }
 
@@ -190,7 +217,9 @@ const Family& family_of_gguf(const std::string& architecture, bool is_mixture, c
   std::vector<std::string> names;
   for (const Family* family : families()) {
     const bool has_experts = family->traits.experts != FamilyTraits::Experts::None;
-    if (architecture == family->gguf && has_experts == is_mixture && (!scores || *scores == family->traits.scores))
+    const bool is_either = family->traits.may_lack_experts;
+    if (architecture == family->gguf && (is_either || has_experts == is_mixture) &&
+        (!scores || *scores == family->traits.scores))
       return *family;
     if (*family->gguf != '\0' && std::ranges::find(names, family->gguf) == names.end())
       names.emplace_back(family->gguf);
@@ -226,6 +255,11 @@ std::optional<std::string> beyond_gguf_latents(const nn::ModelConfig& config) {
 
 std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConfig& config) {
   if (const auto more = beyond(family, config)) return more;
+  if (config.num_mamba_layers() > 0 && (config.mamba.least_step > 0 || config.mamba.most_step > 0))
+    return fmt::format("mamba.least_step and most_step are {} and {}, expected 0: steps are held within nothing",
+                       config.mamba.least_step, config.mamba.most_step);
+  if (family.traits.mamba == FamilyTraits::Mamba::All && !config.mamba.conv_bias)
+    return "mamba.conv_bias is false, expected true";
   if (config.reward_head) return "reward_head is true, expected false: a GGUF file is of a model that predicts tokens";
   if (*family.gguf == '\0') return fmt::format("{} has no general.architecture", family.name);
   const std::int64_t num_moe = config.num_moe_layers();
@@ -241,11 +275,13 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
       return fmt::format("layer {} {} window, expected {}", layer, full ? "has no" : "has a", full ? "one" : "none");
   if (config.window > 0 && config.window_rope_base != family.gguf_window_rope_base)
     return fmt::format("window_rope_base is {}, expected {}", config.window_rope_base, family.gguf_window_rope_base);
+  if (config.num_mamba_layers() > 0 && !config.has_attention()) return std::nullopt;
   const double usual = 1 / std::sqrt(static_cast<double>(config.head_width));
   const double scale = config.attention_scale > 0 ? config.attention_scale : usual;
   if (const auto more = beyond_gguf_latents(config)) return more;
   const double taken = family.gguf_attention_scale != nullptr ? family.gguf_attention_scale(config) : usual;
-  if (std::abs(scale - taken) > 1e-9 * taken) return fmt::format("attention_scale is {}, expected {}", scale, taken);
+  if (std::abs(scale - taken) > 1e-9 * taken && !family.traits.has_scales)
+    return fmt::format("attention_scale is {}, expected {}", scale, taken);
   if (const Scaling& scaling = config.rope_scaling; scaling.kind == Scaling::Kind::Yarn) {
     if (scaling.truncates != family.gguf_rope_truncates)
       return fmt::format("rope_scaling.truncates is {}, expected {}", scaling.truncates, family.gguf_rope_truncates);

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/nn/model_config.h"
 #include "data/models/families/config_fields.h"
@@ -29,12 +30,15 @@ struct FamilyTraits {
   bool mlp_gate = true;
   nn::NormKind norm_kind = nn::NormKind::Rms;
   nn::Positions positions = nn::Positions::Rotary;
+  bool may_lack_positions = false;
   bool scales_embedding = false;  // by the root of the width
+  bool has_scales = false;        // numbers of config.json: of embedded tokens, of what blocks add, of logits
   bool has_attention_scale = false;
   bool has_latents = false;  // of which queries, keys and values are made
 
   enum class Experts { None, All, Some };  // which layers have them
   Experts experts = Experts::None;
+  bool may_lack_experts = false;                             // in all layers
   bool may_renormalise = true, may_not_renormalise = false;  // the selected weights
   bool has_shared_experts = false;
   bool shared_gate = true;        // they are behind a gate
@@ -58,13 +62,16 @@ struct FamilyTraits {
   bool has_grouped_heads = true;      // or each head has keys and values of its own
 
   bool predicts = false;  // may have layers that predict further tokens (num_nextn_predict_layers)
+
+  enum class Mamba { None, All, Some };  // which layers are Mamba-2's; of All nothing is behind them
+  Mamba mamba = Mamba::None;
 };
 
 /// The parts of tensors' names that differ.
 struct FamilyNames {
   std::string root = "model.";  // of all but the head
   const char *embed = "embed_tokens", *position_embed = "", *layers = "layers", *norm = "norm";
-  const char *attention = "self_attn", *o = "o_proj", *mlp = "mlp";
+  const char *attention = "self_attn", *o = "o_proj", *mlp = "mlp", *mamba = "mamba";
   const char* qkv = "";      // q, k and v as one tensor; "": three
   const char* gate_up = "";  // gate and up as one; "": two
   bool interleaves = false;  // rows of q and k: the channels of a head that turn, its first, lie in pairs, in GGUF too
@@ -81,6 +88,9 @@ struct FamilyNames {
   /// Experts are one tensor a matrix, transposed, and gate and up are one whose columns take turns: gate_up_proj
   /// [E,C,2F] and down_proj [E,F,C], with gate_up_proj_bias [E,2F] and down_proj_bias [E,C] (gpt-oss).
   bool fused_experts = false;
+  /// Experts are one tensor a matrix, rows of gate and up one: input_linear [E,2F,C] and output_linear [E,C,F]; the
+  /// shared ones are called as feed-forwards of layers without experts (Granite).
+  bool joined_experts = false;
 };
 
 /// The names of config.json's fields that differ.
@@ -160,6 +170,8 @@ nn::ModelConfig in_family(const Family& family, nn::ModelConfig config);
 
 /// As config.json calls it where a family says nothing else.
 const char* usual_name(nn::Activation activation);
+/// Numbers of attention of a model without it, which are without meaning, and as many positions as are never reached.
+void set_no_attention(nn::ModelConfig& config);
 /// What all models of a family have alike.
 void set_traits(const FamilyTraits& traits, nn::ModelConfig& config);
 /// The architecture that config.json describes.
@@ -169,6 +181,17 @@ ConfigFields::Json write_config(const Family& family, const nn::ModelConfig& con
 
 // For families' own files.
 
+/// A layer's list in config.json, "TYPE" of each layer, or nothing where there is none; throws where it is of another
+/// length.
+std::vector<std::string> read_layer_types(const ConfigFields& fields, const char* name, std::int64_t num_layers);
+/// The sizes of Mamba-2's layers: mamba_n_heads and the others that start alike, and time_step_limit.
+void read_mamba(const ConfigFields& fields, nn::ModelConfig& config);
+void write_mamba(const nn::ModelConfig& config, ConfigFields::Json& json);
+/// time_step_limit, of which transformers 4 writes infinity as no JSON has it, and 5 as {"__float__": "Infinity"}.
+void read_step_limits(const ConfigFields& fields, nn::MambaConfig& mamba);
+ConfigFields::Json step_limits(const nn::MambaConfig& mamba);
+/// As beyond(), of the inner width, which all of them take for a multiple of the model's.
+std::optional<std::string> beyond_mamba(const nn::ModelConfig& config);
 /// sliding_window of all layers, where there is one.
 inline void read_window(const ConfigFields& fields, nn::ModelConfig& config) {
   if (fields.has("sliding_window")) config.window = fields.integer("sliding_window");

@@ -51,27 +51,26 @@ void set_traits(const FamilyTraits& traits, nn::ModelConfig& config) {
   config.attention_sinks = traits.attention_sinks;
   config.moe.router_bias = traits.router_bias;
   config.moe.expert_bias = traits.expert_bias;
+  config.feed_forward = traits.mamba != FamilyTraits::Mamba::All;
 }
 
-nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
+void set_no_attention(nn::ModelConfig& config) {
+  config.num_heads = config.num_kv_heads = 1;
+  config.head_width = 2;
+  config.max_positions = std::int64_t{1} << 20U;
+}
+
+namespace {
+
+void read_attention(const Family& family, const ConfigFields& fields, nn::ModelConfig& config) {
   const std::string& where = fields.where();
   const FamilyTraits& traits = family.traits;
   const FamilyFields& names = family.fields;
-  const bool has_usual_rope = traits.ropes == FamilyTraits::Ropes::Usual;
-  fields.expect(family.activation_field, activation_of(family));
-  if (has_usual_rope && !traits.may_turn_partly) fields.expect("partial_rotary_factor", 1.0);
-
-  nn::ModelConfig config;
-  config.vocabulary = fields.integer("vocab_size");
-  config.width = fields.integer(names.width);
-  config.num_layers = fields.integer(names.num_layers);
   config.num_heads = fields.integer(names.num_heads);
   // What is absent is what transformers takes then; null is one for each head everywhere.
   const bool has_own = family.num_kv_heads && !fields.is_null("num_key_value_heads");
   config.num_kv_heads = fields.integer_or("num_key_value_heads", has_own ? *family.num_kv_heads : config.num_heads);
   config.max_positions = fields.integer(names.max_positions);
-  check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers, "{}: {} is {}, expected 1 to {}",
-        where, names.num_layers, config.num_layers, nn::ModelLimits::num_layers);
   check(config.num_heads > 0, "{}: {} is {}, expected a positive number", where, names.num_heads, config.num_heads);
   const bool has_width =
       traits.has_latents || fields.has("head_dim") || (family.head_width && !fields.is_null("head_dim"));
@@ -80,26 +79,49 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
         names.num_heads, config.num_heads);
   config.head_width =
       fields.integer_or("head_dim", has_width ? family.head_width.value_or(0) : config.width / config.num_heads);
-  config.norm_eps = fields.number_or(names.norm_eps, family.norm_eps);
-  config.tied_head = fields.flag("tie_word_embeddings", family.tied_head);
 
   // The base at the top and its scaling in rope_scaling (transformers 4), or both in rope_parameters (5).
   config.rope_base = fields.number_or("rope_theta", family.rope_base);
-  if (has_usual_rope)
+  if (traits.ropes == FamilyTraits::Ropes::Usual)
     for (const char* name : {"rope_scaling", "rope_parameters"})
       if (fields.has(name) && !(traits.has_window_rope && fields.json()[name].contains("full_attention")))
         read_rope(fields.section(name), config.rope_base, config.rope_scaling, config.max_positions,
                   traits.may_turn_partly);
+}
 
+}  // namespace
+
+nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
+  const std::string& where = fields.where();
+  const FamilyTraits& traits = family.traits;
+  const FamilyFields& names = family.fields;
+  fields.expect(family.activation_field, activation_of(family));
+  if (traits.ropes == FamilyTraits::Ropes::Usual && !traits.may_turn_partly)
+    fields.expect("partial_rotary_factor", 1.0);
+
+  nn::ModelConfig config;
+  config.vocabulary = fields.integer("vocab_size");
+  config.width = fields.integer(names.width);
+  config.num_layers = fields.integer(names.num_layers);
+  check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers, "{}: {} is {}, expected 1 to {}",
+        where, names.num_layers, config.num_layers, nn::ModelLimits::num_layers);
+  config.norm_eps = fields.number_or(names.norm_eps, family.norm_eps);
+  config.tied_head = fields.flag("tie_word_embeddings", family.tied_head);
+  if (traits.mamba == FamilyTraits::Mamba::All)
+    set_no_attention(config);
+  else
+    read_attention(family, fields, config);
   set_traits(traits, config);
-  if (traits.experts != FamilyTraits::Experts::None) {
+  const bool has_experts = traits.experts != FamilyTraits::Experts::None;
+  if (has_experts)
     config.moe.num_experts =
         fields.integer(fields.has(family.num_experts_field) ? family.num_experts_field : "num_local_experts");
+  if (has_experts && (config.moe.num_experts != 0 || !traits.may_lack_experts)) {
     config.moe.experts_per_token = fields.integer("num_experts_per_tok");
     config.moe.expert_width = fields.integer(family.expert_width_field);
     check(config.moe.num_experts > 0, "{}: {} is {}, expected a positive number", where, family.num_experts_field,
           config.moe.num_experts);
-  } else {
+  } else if (config.feed_forward) {
     check(family.mlp_widths == 0 || (config.width > 0 && config.width <= nn::ModelLimits::width),
           "{}: {} is {}, expected 1 to {}", where, names.width, config.width, nn::ModelLimits::width);
     const bool is_said = family.mlp_widths == 0 || fields.has(names.mlp_width);
@@ -132,7 +154,7 @@ Json write_config(const Family& family, const nn::ModelConfig& config) {
     json["rope_scaling"] = rope_parameters(config.rope_base, config.rope_scaling);
     json["rope_scaling"].erase("rope_theta");
   }
-  if (family.traits.experts != FamilyTraits::Experts::None) {
+  if (family.traits.experts != FamilyTraits::Experts::None && config.num_moe_layers() > 0) {
     json[family.num_experts_field] = config.moe.num_experts;
     json["num_experts_per_tok"] = config.moe.experts_per_token;
     json[family.expert_width_field] = config.moe.expert_width;

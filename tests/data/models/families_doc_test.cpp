@@ -32,11 +32,16 @@ std::string row_of(const Family& family) {
   add(t.head_bias, "a bias of logits");
   add(!t.mlp_gate, "no gate");
   add(t.norm_kind == nn::NormKind::Layer, "LayerNorm");
+  add(t.mamba == FamilyTraits::Mamba::All, "layers of Mamba-2 alone");
+  add(t.mamba == FamilyTraits::Mamba::Some, "Mamba-2 in some layers or all");
   add(t.positions == nn::Positions::Learned, "learned positions");
+  add(t.may_lack_positions, "no positions");
   add(t.scales_embedding, "scaled embedding");
+  add(t.has_scales, "scales of embedded tokens, of what blocks add and of logits");
   add(t.has_attention_scale, "a scale of scores");
   add(t.has_latents, "queries, keys and values of latents");
-  add(t.experts == FamilyTraits::Experts::All, "experts in every layer");
+  add(t.experts == FamilyTraits::Experts::All,
+      t.may_lack_experts ? "experts in every layer or none" : "experts in every layer");
   add(t.experts == FamilyTraits::Experts::Some, "experts in some layers or all");
   add(t.leads_with_dense, "the first layers dense");
   add(t.has_groups, "groups of experts");

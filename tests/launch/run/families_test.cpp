@@ -130,12 +130,14 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   const nn::ModelConfig config = source.model_config();
   const std::map<std::string, std::vector<double>> expected = reference.gradients();
   const double loss = reference.values("/loss").at(0);
-  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}, {"tp2", 2}, {"cp2", 2}};
+  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}, {"tp2", 2}};
+  const bool is_hybrid = config.num_mamba_layers() > 0;
+  if (!is_hybrid) layouts.emplace_back("cp2", 2);
   const bool by_two = config.moe.num_experts % 2 == 0;
   if (config.moe.num_experts > 0)
     layouts.insert(layouts.end(), {{by_two ? "ep2" : "ep3", by_two ? 2 : 3}, {"etp2", 2}, of_all_axes(config)});
   if (config.moe.expert_bias) layouts.emplace_back("ep2etp2", 4);
-  if (config.moe.num_experts > 0) layouts.emplace_back("cp2tp2", 4);
+  if (config.moe.num_experts > 0 && !is_hybrid) layouts.emplace_back("cp2tp2", 4);
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
@@ -334,7 +336,8 @@ TEST_P(Mixtures, TheChosenExpertsAreThoseOfTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, Mixtures,
                          ::testing::Values("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "deepseek_v2",
-                                           "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air", "gpt_oss"),
+                                           "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air", "gpt_oss",
+                                           "granite_hybrid"),
                          [](const auto& test) { return std::string(test.param); });
 
 /// Dense families, from whose teachers students are cut.
@@ -351,7 +354,7 @@ TEST_P(DenseFamilies, ALayerLeftOutIsOneThatGivesNothing) {
   nn::Transformer model(config, {.memory = memory, .dtype = DType::F64, .frozen = true});
   model.load(teacher);
   for (core::Parameter* p : model.parameters())
-    for (const char* part : {"attention.o.", "mlp.down."})
+    for (const char* part : {"attention.o.", "mamba.o.", "mlp.down."})
       if (p->name.starts_with("layers.1." + std::string(part))) p->value.fill_zero();
   core::Tape off(core::Tape::Mode::Off);
   const nn::Batch batch = launch::make_batch(memory, reference.samples(), 0, reference.samples().num_sequences);
@@ -360,13 +363,17 @@ TEST_P(DenseFamilies, ALayerLeftOutIsOneThatGivesNothing) {
   expect_near(student, testing::values_of(logits), 1e-12);
 }
 
-// Experts that are slices of the feed-forward give what it gave; where there is no gate there are none.
+// Experts that are slices of the feed-forward give what it gave; where there is none, or no gate, there are none.
 TEST_P(DenseFamilies, UpcycledTheyAreWhatTheyWereOrAreRefused) {
   const HuggingFaceModel teacher(reference.folder());
   const nn::ModelConfig config = teacher.model_config();
   const auto upcycled = [&] {
     return nn::Upcycled(teacher, config, {.slices = 2, .experts = 4, .experts_per_token = 2}, true, 1);
   };
+  if (!config.feed_forward) {
+    EXPECT_THAT(upcycled, ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr("has no feed-forwards")));
+    return;
+  }
   if (!config.mlp_gate) {
     EXPECT_THAT(upcycled, ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr("have no gate")));
     return;
@@ -379,13 +386,13 @@ TEST_P(DenseFamilies, UpcycledTheyAreWhatTheyWereOrAreRefused) {
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, DenseFamilies,
                          ::testing::Values("llama", "llama_tied", "mistral", "qwen2", "qwen3", "olmo2", "gemma3",
-                                           "phi3", "phi4_mini", "gpt2", "glm4"),
+                                           "phi3", "phi4_mini", "gpt2", "glm4", "mamba2", "bamba"),
                          [](const auto& test) { return std::string(test.param); });
 
-const auto all_families =
-    ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmoe",
-                      "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe", "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2",
-                      "glm4", "glm4_moe", "glm4_moe_air", "gpt_oss");
+const auto all_families = ::testing::Values(
+    "llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmoe", "olmo2", "gemma3",
+    "phi3", "phi4_mini", "phimoe", "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4", "glm4_moe", "glm4_moe_air",
+    "gpt_oss", "mamba2", "bamba", "granite_hybrid", "granite_hybrid_dense");
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, Families, all_families, [](const auto& test) { return std::string(test.param); });
 
