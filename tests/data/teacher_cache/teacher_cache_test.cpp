@@ -234,10 +234,11 @@ TEST_F(TeacherCacheTest, SharesOfSeveralWritersAreOneCache) {
               HasSubstr("another process writes to this teacher cache"));
   fill({web}, 60);
   expect_holds(*web);
+  const TeacherCache filled(cache_);
   std::int64_t documents = 0;
-  for (const CachePartInfo& part : TeacherCache(cache_).manifest().parts) documents += part.documents;
-  EXPECT_EQ(static_cast<std::size_t>(documents), TeacherCache(cache_).num_documents());
-  EXPECT_TRUE(names.contains(TeacherCache(cache_).manifest().parts[0].file.name));
+  for (const CachePartInfo& part : filled.manifest().parts) documents += part.documents;
+  EXPECT_EQ(static_cast<std::size_t>(documents), filled.num_documents());
+  EXPECT_TRUE(names.contains(filled.manifest().parts[0].file.name));
 }
 
 TEST_F(TeacherCacheTest, AnotherTeacherTokenizerOrContentIsRefusedByName) {
