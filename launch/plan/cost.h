@@ -2,7 +2,7 @@
 // the time cost.
 //
 //     const Cost cost = cost_of(decode_meter.figures(generated, 1), cluster);
-//     a_token_text(cost, 63);      // "0.7 J a token (RAPL), 0.0583 EUR a million tokens"
+//     a_token_text(cost, 63);      // "0.61 J a token (RAPL), 0.0508 EUR a million tokens"
 #pragma once
 
 #include <optional>
