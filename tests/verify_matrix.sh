@@ -4,7 +4,7 @@
 # reference's routing to 1e-5, and in float64 with free routing to 1e-11. Prints the tables that fail, and at last how many layouts
 # passed.
 #
-#     tests/verify_matrix.sh build/release           # all: half an hour on two cores
+#     tests/verify_matrix.sh build/release           # all: half an hour and more on two cores
 #     tests/verify_matrix.sh build/release moe       # models whose names begin so
 set -euo pipefail
 
