@@ -227,7 +227,7 @@ TEST_F(TeacherCacheTest, SharesOfSeveralWritersAreOneCache) {
   EXPECT_THAT(error_of([&] { CacheLock lock(cache_); }), HasSubstr("another process writes to this teacher cache"));
   CacheIdentity other = identity();
   other.teacher = "1";
-  EXPECT_THAT(error_of([&] { join_teacher_cache(cache_, other); }), HasSubstr("the teacher is another"));
+  EXPECT_THAT(error_of([&] { join_teacher_cache(cache_, other); }), HasSubstr("is of another teacher"));
   locks.clear();
   const CacheLock lock(cache_);
   EXPECT_THAT(error_of([&] { CacheLock(cache_, CacheShare{0, 3}); }),
