@@ -46,7 +46,7 @@ TEST(EndToEnd, ExpertsThatChooseAreThoseOfTheLoopWrittenOut) {
   model.moe.num_experts = 4;
   model.moe.experts_per_token = 2;
   model.moe.expert_width = 12;
-  const data::Loader loader(byte_token_file(folder, 0, 5),
+  data::Loader loader(byte_token_file(folder, 0, 5),
                             {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
   const data::TokenBatch held_out = loader.held_out_batch(3);
   WrittenOut student(model, init_weights(model, 11));
