@@ -43,8 +43,9 @@ struct Product {
   float* c;
 };
 
-/// Rows [i, i + Left) of A with rows [j, j + Right) of B. Sums stay in registers.
-template <int Left, int Right, class W>
+/// Rows [i, i + Left) of A with rows [j, j + Right) of B. Sums stay in registers. `fetches`: the next rows of B are brought
+/// to the cache meanwhile.
+template <int Left, int Right, bool fetches, class W>
 void multiply(const Product<W>& p, std::int64_t i, std::int64_t j) {
   const float* a = p.a + i * p.k;
   const W* b = p.b + j * p.k;
@@ -58,6 +59,9 @@ void multiply(const Product<W>& p, std::int64_t i, std::int64_t j) {
     Floats right[Right];
 #pragma GCC unroll 4
     for (int r = 0; r < Right; ++r) right[r] = load(b + r * p.k + d);
+    if constexpr (fetches)
+#pragma GCC unroll 4
+      for (int r = 0; r < Right; ++r) __builtin_prefetch(b + (Right + r) * p.k + d);
 #pragma GCC unroll 4
     for (int l = 0; l < Left; ++l) {
       const Floats left = load(a + l * p.k + d);
@@ -76,13 +80,22 @@ void multiply(const Product<W>& p, std::int64_t i, std::int64_t j) {
     }
 }
 
+// The first rows of A wait for B's, which come from memory; while further ones are multiplied, nothing would come.
+template <int Left, int Right, class W>
+void multiply_some_rows(const Product<W>& p, std::int64_t i, std::int64_t j) {
+  if (i == 4 && j + 2 * Right <= p.n)
+    multiply<Left, Right, true>(p, i, j);
+  else
+    multiply<Left, Right, false>(p, i, j);
+}
+
 template <int Right, class W>
 void multiply_all_rows(const Product<W>& p, std::int64_t m, std::int64_t j) {
   std::int64_t i = 0;
-  for (; i + 4 <= m; i += 4) multiply<4, Right>(p, i, j);
-  if (m - i == 3) multiply<3, Right>(p, i, j);
-  if (m - i == 2) multiply<2, Right>(p, i, j);
-  if (m - i == 1) multiply<1, Right>(p, i, j);
+  for (; i + 4 <= m; i += 4) multiply_some_rows<4, Right>(p, i, j);
+  if (m - i == 3) multiply_some_rows<3, Right>(p, i, j);
+  if (m - i == 2) multiply_some_rows<2, Right>(p, i, j);
+  if (m - i == 1) multiply_some_rows<1, Right>(p, i, j);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace limbeck::kernels {
 
 /// From there on other products are faster, which rearrange or widen the weight.
 template <class W>
-constexpr std::int64_t most_few_rows = 8;
+constexpr std::int64_t most_few_rows = 16;
 template <>
 inline constexpr std::int64_t most_few_rows<bf16> = 2;
 

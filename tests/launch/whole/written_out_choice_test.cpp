@@ -43,8 +43,10 @@ TEST(EndToEnd, ExpertsThatChooseAreThoseOfTheLoopWrittenOut) {
                         .mlp_width = 20,
                         .max_positions = 64,
                         .moe = {}};
-  model.moe = {.num_experts = 4, .experts_per_token = 2, .expert_width = 12};
-  const data::Loader loader(byte_token_file(folder, 0, 5),
+  model.moe.num_experts = 4;
+  model.moe.experts_per_token = 2;
+  model.moe.expert_width = 12;
+  data::Loader loader(byte_token_file(folder, 0, 5),
                             {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
   const data::TokenBatch held_out = loader.held_out_batch(3);
   WrittenOut student(model, init_weights(model, 11));
