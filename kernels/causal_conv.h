@@ -29,7 +29,7 @@ void causal_conv(const D& device, const Sequences& sequences, const T* x, const 
 /// of threads. Overwrites all three; dweight and dbias may be null.
 template <class D, class T>
 void causal_conv_gradient(const D& device, const Sequences& sequences, const T* x, const Acc<T>* weight,
-                          const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias,
-                          std::int64_t channels, std::int64_t taps);
+                          const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias, std::int64_t channels,
+                          std::int64_t taps);
 
 }  // namespace limbeck::kernels

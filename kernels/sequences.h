@@ -9,11 +9,11 @@ namespace limbeck::kernels {
 /// sequence and of its document. The first of a sequence goes on from row slots[n] of the states, where there are
 /// some, and the sequence leaves its own there. All pointers are on the device.
 struct Sequences {
-  std::int64_t tokens = 0;                  // T
-  std::int64_t number = 0;                  // N
-  const std::int64_t* offsets = nullptr;    // [N+1]
-  const std::int32_t* document = nullptr;   // [T]
-  const std::int64_t* slots = nullptr;      // [N]; null: there are no states
+  std::int64_t tokens = 0;                 // T
+  std::int64_t number = 0;                 // N
+  const std::int64_t* offsets = nullptr;   // [N+1]
+  const std::int32_t* document = nullptr;  // [T]
+  const std::int64_t* slots = nullptr;     // [N]; null: there are no states
 };
 
 }  // namespace limbeck::kernels

@@ -51,19 +51,19 @@ struct ScanProblem {
 
 template <class T>
 struct ScanInputs {
-  const T* x;   // [T,H*P]
-  const T* dt;  // [T,H]
-  const T* b;   // [T,G*N]
-  const T* c;   // [T,G*N]
+  const T* x;                           // [T,H*P]
+  const T* dt;                          // [T,H]
+  const T* b;                           // [T,G*N]
+  const T* c;                           // [T,G*N]
   const Acc<T>*dt_bias, *a_log, *skip;  // [H]
 };
 
 template <class T>
 struct ScanGradients {
-  T* x;   // [T,H*P]
-  T* dt;  // [T,H]
-  T* b;   // [T,G*N]
-  T* c;   // [T,G*N]
+  T* x;                           // [T,H*P]
+  T* dt;                          // [T,H]
+  T* b;                           // [T,G*N]
+  T* c;                           // [T,G*N]
   Acc<T>*dt_bias, *a_log, *skip;  // [H]
 };
 
@@ -71,8 +71,8 @@ struct ScanGradients {
 /// y_t = h_t c_t + skip x_t, of each head. A sequence with a slot goes on from states [S,H,P,N], and leaves its own
 /// there. `room` [problem.room()], on a boundary of 64 bytes, is to be written.
 template <class D, class T>
-void state_scan(const D& device, const ScanProblem& problem, const ScanInputs<T>& inputs, Acc<T>* room,
-                Acc<T>* states, T* y);
+void state_scan(const D& device, const ScanProblem& problem, const ScanInputs<T>& inputs, Acc<T>* room, Acc<T>* states,
+                T* y);
 
 /// Of sequences without states. Overwrites the gradients; sums over tokens, and over the heads of a group, have one
 /// order whatever the number of threads. `room` [problem.gradient_room()].

@@ -4,7 +4,7 @@
 # reference's routing to 1e-5, and in float64 with free routing to 1e-11. Prints the tables that fail, and at last how many layouts
 # passed.
 #
-#     tests/verify_matrix.sh build/release           # all: half an hour on two cores
+#     tests/verify_matrix.sh build/release           # all: half an hour and more on two cores
 #     tests/verify_matrix.sh build/release moe       # models whose names begin so
 set -euo pipefail
 
@@ -94,9 +94,10 @@ of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 mod
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
   dp2 tp2 tp3+$divided
 of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2
-of ahead_stages "$experts model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
+of ahead_stages "$experts model.num_layers=5 model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
   pp2+parallel.schedule=ZERO_BUBBLE pp3+parallel.schedule=ZERO_BUBBLE+train.recompute=true pp2dp2+$sharded=PARAMETERS \
-  pp2+model.num_layers=5+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp2+model.tied_head=true+$sharded=OPTIMIZER
+  pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp4+$sharded=GRADIENTS+$neighbours=2
+of ahead_tied "$experts model.num_predict_layers=2 model.tied_head=true batch.micro_batches=2" dp2 pp2 pp2tp2 pp2dp2+$sharded=OPTIMIZER
 of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS
 
 of stages "$experts model.num_layers=5 model.tied_head=true moe_loss.z_weight=0.01 batch.micro_batches=4" \

@@ -242,7 +242,8 @@ void validate(const ModelConfig& config, const std::string& where) {
     expect("attention_sinks is true", !config.attention_sinks, "false");
     expect("head_norm is given", config.head_norm == HeadNorm::None, "none");
     expect("norm_kind is LAYER", config.norm_kind == NormKind::Rms, "RMS");
-    expect("positions is given", config.positions == Positions::Rotary, "ROTARY");
+    expect(config.positions == Positions::Learned ? "positions is LEARNED" : "positions is NONE",
+           config.positions == Positions::Rotary, "ROTARY");
     expect("rotary_width is given", config.rotary_width == 0, "latent.rope_width alone");
   };
   const auto validate_mamba = [&] {

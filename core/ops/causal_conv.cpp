@@ -48,10 +48,10 @@ Var causal_conv(Tape& tape, const Var& x, const Var& weight, const std::optional
                dispatch_activation("causal_conv", dtype, [&]<class T>() {
                  using Sum = kernels::Acc<T>;
                  on_device(dy, [&](const auto& device) {
-                   kernels::causal_conv_gradient(
-                       device, kernel_sequences(sequences, nullptr), saved_x.get().data<T>(), w.data<Sum>(),
-                       b.defined() ? b.data<Sum>() : nullptr, dy.data<T>(), dx.mutable_data<T>(),
-                       dweight.mutable_data<Sum>(), b.defined() ? dbias.mutable_data<Sum>() : nullptr, channels, taps);
+                   kernels::causal_conv_gradient(device, kernel_sequences(sequences, nullptr), saved_x.get().data<T>(),
+                                                 w.data<Sum>(), b.defined() ? b.data<Sum>() : nullptr, dy.data<T>(),
+                                                 dx.mutable_data<T>(), dweight.mutable_data<Sum>(),
+                                                 b.defined() ? dbias.mutable_data<Sum>() : nullptr, channels, taps);
                  });
                });
                accumulate(to_x, dx);

@@ -17,8 +17,7 @@ namespace limbeck::core {
 /// whatever the number of threads.
 /// With `state`, whose rows [S,K-1,C] are of x's dtype, a sequence goes on from its row: the last K-1 values of x, the
 /// latest last, zeros where its document has fewer. There is no gradient then.
-Var causal_conv(Tape& tape, const Var& x /*[T,C]*/, const Var& weight /*[C,K]*/,
-                const std::optional<Var>& bias /*[C]*/, const Sequences& sequences,
-                const std::optional<SequenceState>& state = {});
+Var causal_conv(Tape& tape, const Var& x /*[T,C]*/, const Var& weight /*[C,K]*/, const std::optional<Var>& bias /*[C]*/,
+                const Sequences& sequences, const std::optional<SequenceState>& state = {});
 
 }  // namespace limbeck::core

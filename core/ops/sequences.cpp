@@ -7,9 +7,9 @@
 namespace limbeck::core {
 
 void check_sequences(std::string_view op, const Sequences& s, std::int64_t tokens) {
-  check(s.offsets.defined() && s.offsets.dtype() == DType::I64 && s.offsets.shape().rank() == 1 &&
-            s.offsets.numel() > 0,
-        "{}: the sequences' offsets are not int64 [N+1]", op);
+  check(
+      s.offsets.defined() && s.offsets.dtype() == DType::I64 && s.offsets.shape().rank() == 1 && s.offsets.numel() > 0,
+      "{}: the sequences' offsets are not int64 [N+1]", op);
   check(s.document.defined() && s.document.dtype() == DType::I32 && s.document.shape() == Shape{tokens},
         "{}: the tokens' documents are not int32 [{}]", op, tokens);
 }

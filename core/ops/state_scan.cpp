@@ -46,7 +46,7 @@ struct Kept {
   template <class T>
   kernels::ScanInputs<T> inputs() const {
     using Sum = kernels::Acc<T>;
-    return {x.get().data<T>(),         dt.get().data<T>(),      b.get().data<T>(),    c.get().data<T>(),
+    return {x.get().data<T>(),         dt.get().data<T>(),      b.get().data<T>(),     c.get().data<T>(),
             dt_bias.get().data<Sum>(), a_log.get().data<Sum>(), skip.get().data<Sum>()};
   }
 };
@@ -75,7 +75,7 @@ Var state_scan(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var&
   if (!out.slot) return out;
   check(!state, "state_scan: what goes on from a state takes no gradient");
 
-  const std::vector<SlotPtr> to = {x.slot,          dt.slot, b.slot, c.slot, weights.dt_bias.slot, weights.a_log.slot,
+  const std::vector<SlotPtr> to = {x.slot,           dt.slot, b.slot, c.slot, weights.dt_bias.slot, weights.a_log.slot,
                                    weights.skip.slot};
   tape.push({"state_scan", to, [=, slot = out.slot, like = outline(out.value)] {
                const Tensor dy = gradient(slot, like);
@@ -89,10 +89,9 @@ Var state_scan(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var&
                  on_device(dy, [&](const auto& device) {
                    kernels::state_scan_gradient(
                        device, whole, kept.inputs<T>(), dy.data<T>(), memory.mutable_data<Sum>(),
-                       kernels::ScanGradients<T>{d[0].mutable_data<T>(), d[1].mutable_data<T>(),
-                                                 d[2].mutable_data<T>(), d[3].mutable_data<T>(),
-                                                 d[4].mutable_data<Sum>(), d[5].mutable_data<Sum>(),
-                                                 d[6].mutable_data<Sum>()});
+                       kernels::ScanGradients<T>{d[0].mutable_data<T>(), d[1].mutable_data<T>(), d[2].mutable_data<T>(),
+                                                 d[3].mutable_data<T>(), d[4].mutable_data<Sum>(),
+                                                 d[5].mutable_data<Sum>(), d[6].mutable_data<Sum>()});
                  });
                });
                for (std::size_t i = 0; i < d.size(); ++i) accumulate(to[i], d[i]);

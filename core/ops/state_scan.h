@@ -40,7 +40,7 @@ struct ScanWeights {
 /// With `state`, whose rows [S,H,P,N] are of the dtype of sums, a sequence goes on from its row; a sequence of a few
 /// tokens then takes one pass over it a token. There is no gradient then.
 Var state_scan(Tape& tape, const Var& x /*[T,H*P]*/, const Var& dt /*[T,H]*/, const Var& b /*[T,G*N]*/,
-               const Var& c /*[T,G*N]*/, const ScanWeights& weights, const ScanShape& shape,
-               const Sequences& sequences, const std::optional<SequenceState>& state = {});
+               const Var& c /*[T,G*N]*/, const ScanWeights& weights, const ScanShape& shape, const Sequences& sequences,
+               const std::optional<SequenceState>& state = {});
 
 }  // namespace limbeck::core

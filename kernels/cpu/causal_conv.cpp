@@ -185,8 +185,8 @@ void causal_conv(const D& cpu, const Sequences& sequences, const T* x, const Acc
 
 template <class D, class T>
 void causal_conv_gradient(const D& cpu, const Sequences& sequences, const T* x, const Acc<T>* weight,
-                          const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias,
-                          std::int64_t channels, std::int64_t taps) {
+                          const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias, std::int64_t channels,
+                          std::int64_t taps) {
   const std::vector<TokenRun> runs = token_runs(sequences);
   const Conv<T> conv{sequences, x, weight, bias, nullptr, channels, taps};
   for_each_task(cpu, (channels + strip_columns - 1) / strip_columns, [&](std::int64_t i) {
@@ -196,9 +196,9 @@ void causal_conv_gradient(const D& cpu, const Sequences& sequences, const T* x, 
   });
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                        \
-  template void causal_conv(const Cpu&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, T*, T*,             \
-                            std::int64_t, std::int64_t);                                                              \
+#define LIMBECK_INSTANTIATE(T)                                                                                       \
+  template void causal_conv(const Cpu&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, T*, T*,            \
+                            std::int64_t, std::int64_t);                                                             \
   template void causal_conv_gradient(const Cpu&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, const T*, \
                                      T*, Acc<T>*, Acc<T>*, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)

@@ -47,7 +47,8 @@ struct Chunks {
         if (tokens.is_first) few.push_back(tokens.sequence);
         continue;
       }
-      ChunkRun run{tokens, std::ssize(chunks), 0, with_slot && tokens.is_first, with_slot && tokens.end == sequence_end};
+      ChunkRun run{tokens, std::ssize(chunks), 0, with_slot && tokens.is_first,
+                   with_slot && tokens.end == sequence_end};
       for (std::int64_t begin = tokens.begin; begin < tokens.end; begin += scan_chunk) {
         Chunk chunk{begin, std::min(scan_chunk, tokens.end - begin)};
         if (begin > tokens.begin)

@@ -21,7 +21,7 @@ struct Backward {
 
 /// Of a thread.
 struct Memory {
-  Scratch b, c, c_panels, c_columns, scores, factors, db, dc, db_rows;    // of a chunk and group
+  Scratch b, c, c_panels, c_columns, scores, factors, db, dc, db_rows;           // of a chunk and group
   Scratch x, dy, x_columns, dy_columns, dy_panels, weighted, products, v, part;  // of a head
 };
 
@@ -148,7 +148,7 @@ void Task<T>::make_pairs(const Decays<A>& decays) {
 #pragma omp simd
       for (std::int64_t i = 0; i < block; ++i) {
         const A between = decays.sum[first_i + i] - sum;
-        const A decay = first_i + i >= j ? exponential(between < 0 ? between : A(0)) : A(0);
+        const A decay = first_i + i >= j ? exponential(between > 0 ? A(0) : between) : A(0);
         weighted[i] = score[i] * decay;
         const A of_score = product[i] * decay * step;
         factor[i] += of_score;
@@ -211,8 +211,8 @@ void Task<T>::add_to_b(const Decays<A>& decays, const A* state) {
   }
 }
 
-/// With v_j = Σ_i>=j weighted_ji dy_i + to_end_j after b_j: dx_j = step_j v_j + skip dy_j, and d_step_j = x_j v_j as far
-/// as the step is a factor.
+/// With v_j = Σ_i>=j weighted_ji dy_i + to_end_j after b_j: dx_j = step_j v_j + skip dy_j, and d_step_j = x_j v_j as
+/// far as the step is a factor.
 template <class T>
 void Task<T>::make_x(const Decays<A>& decays, std::int64_t head, A* d_step, A* d_log_decay) {
   const A* const after = chunk_.behind < 0 ? nullptr : f_.after.state(chunk_.behind, head);
@@ -362,7 +362,7 @@ void state_scan_gradient(const D& cpu, const ScanProblem& p, const ScanInputs<T>
   sum_tokens(cpu, skip_terms, p.num_heads, p.sequences.tokens, gradients.skip);
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                   \
+#define LIMBECK_INSTANTIATE(T)                                                                               \
   template void state_scan_gradient(const Cpu&, const ScanProblem&, const ScanInputs<T>&, const T*, Acc<T>*, \
                                     const ScanGradients<T>&);
 LIMBECK_INSTANTIATE(float)

@@ -19,8 +19,8 @@ struct Memory {
   Scratch b, c, columns, scores, x, panels, weighted, sums;
 };
 
-/// The output of a chunk's tokens, for the heads of a group: y_i = (Σ_j<=i w_ij x_j) + from_begin_i state c_i + skip x_i
-/// with w_ij = (c_i b_j) decay_ij step_j, as products of matrices.
+/// The output of a chunk's tokens, for the heads of a group: y_i = (Σ_j<=i w_ij x_j) + from_begin_i state c_i + skip
+/// x_i with w_ij = (c_i b_j) decay_ij step_j, as products of matrices.
 template <class T>
 void run_chunk(const Forward<T>& f, const attention::Tiles<Acc<T>>& tiles, const Chunk& chunk, std::int64_t group,
                Memory& memory) {
@@ -57,7 +57,7 @@ void run_chunk(const Forward<T>& f, const attention::Tiles<Acc<T>>& tiles, const
 #pragma omp simd
         for (std::int64_t j = 0; j < block; ++j) {
           const A between = sum - decays.sum[first_j + j];
-          const A weight = exponential(between < 0 ? between : A(0)) * decays.step[first_j + j];
+          const A weight = exponential(between > 0 ? A(0) : between) * decays.step[first_j + j];
           to[j] = first_j + j <= i ? from[j] * weight : A(0);
         }
       }
@@ -77,7 +77,8 @@ void run_chunk(const Forward<T>& f, const attention::Tiles<Acc<T>>& tiles, const
         T* const to = f.y + at + i * p.num_heads * p.width + panel * block;
         const A* const sum = sums + i * block;
         const A* const own = panels + panel * panel_step + i * block;
-        for (std::int64_t e = 0; e < std::min(block, p.width - panel * block); ++e) to[e] = as<T>(sum[e] + skip * own[e]);
+        for (std::int64_t e = 0; e < std::min(block, p.width - panel * block); ++e)
+          to[e] = as<T>(sum[e] + skip * own[e]);
       }
     }
   }

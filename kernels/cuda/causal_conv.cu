@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(usual_threads) conv_kernel(const Conv<T> conv,
   }
 }
 
-/// A block has a sequence; a thread writes the rows of a channel in their order, each behind those that it is read from.
+/// A block has a sequence; a thread writes the rows of a channel in their order, each behind those that it is read
+/// from.
 template <class T>
 __global__ void __launch_bounds__(usual_threads) conv_states_kernel(const Conv<T> conv, T* states) {
   for (std::int64_t n = blockIdx.x; n < conv.sequences.number; n += gridDim.x) {
@@ -100,8 +101,7 @@ __global__ void __launch_bounds__(usual_threads) conv_gradient_kernel(const Conv
     for (std::int64_t c = threadIdx.x; c < conv.channels; c += blockDim.x) {
       A sum = 0;
       for (int back = 0; back < conv.taps && t + back < end && s.document[t + back] == s.document[t]; ++back)
-        sum += conv.weight[c * conv.taps + conv.taps - 1 - back] *
-               conv.gradient(conv.past(t + back, n, first), c, dy);
+        sum += conv.weight[c * conv.taps + conv.taps - 1 - back] * conv.gradient(conv.past(t + back, n, first), c, dy);
       dx[t * conv.channels + c] = rounded<T>(sum);
     }
   }
@@ -150,8 +150,8 @@ void causal_conv(const D& cuda, const Sequences& sequences, const T* x, const Ac
 
 template <class D, class T>
 void causal_conv_gradient(const D& cuda, const Sequences& sequences, const T* x, const Acc<T>* weight,
-                          const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias,
-                          std::int64_t channels, std::int64_t taps) {
+                          const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias, std::int64_t channels,
+                          std::int64_t taps) {
   using A = Acc<T>;
   if (channels == 0) return;
   const Conv<T> conv{sequences, x, weight, bias, nullptr, channels, static_cast<int>(taps)};
@@ -175,9 +175,9 @@ void causal_conv_gradient(const D& cuda, const Sequences& sequences, const T* x,
   }
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                         \
-  template void causal_conv(const Cuda&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, T*, T*,             \
-                            std::int64_t, std::int64_t);                                                               \
+#define LIMBECK_INSTANTIATE(T)                                                                                        \
+  template void causal_conv(const Cuda&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, T*, T*,            \
+                            std::int64_t, std::int64_t);                                                              \
   template void causal_conv_gradient(const Cuda&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, const T*, \
                                      T*, Acc<T>*, Acc<T>*, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)

@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(usual_threads)
 
 /// The terms of the weight's gradient.
 template <class T>
-struct WeightTerms {
+struct GatedTerms {
   const T *y, *z, *du;
   const Acc<T>* inverse_rms;
   std::int64_t groups, width;
@@ -103,15 +103,15 @@ void gated_rms_norm_weight_gradient(const D& cuda, const T* y, const T* z, const
                                     bool add, Acc<T>* dweight, std::int64_t rows, std::int64_t groups,
                                     std::int64_t width) {
   sum_columns<vector_length<T, Acc<T>>>(cuda, rows, groups * width, add,
-                                        WeightTerms<T>{y, z, du, inverse_rms, groups, width}, dweight, y, z, du);
+                                        GatedTerms<T>{y, z, du, inverse_rms, groups, width}, dweight, y, z, du);
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                    \
-  template void gated_rms_norm(const Cuda&, const T*, const T*, const Acc<T>*, T*, Acc<T>*, std::int64_t,         \
-                               std::int64_t, std::int64_t, double);                                               \
-  template void gated_rms_norm_input_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const Acc<T>*,      \
-                                              const T*, T*, T*, std::int64_t, std::int64_t, std::int64_t);        \
-  template void gated_rms_norm_weight_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const T*, bool,    \
+#define LIMBECK_INSTANTIATE(T)                                                                                         \
+  template void gated_rms_norm(const Cuda&, const T*, const T*, const Acc<T>*, T*, Acc<T>*, std::int64_t,              \
+                               std::int64_t, std::int64_t, double);                                                    \
+  template void gated_rms_norm_input_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const Acc<T>*, const T*, \
+                                              T*, T*, std::int64_t, std::int64_t, std::int64_t);                       \
+  template void gated_rms_norm_weight_gradient(const Cuda&, const T*, const T*, const Acc<T>*, const T*, bool,         \
                                                Acc<T>*, std::int64_t, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)

@@ -1,5 +1,6 @@
 // What the scan of states forward and backward have in common on a GPU: chunks of 64 tokens of a sequence, whose
 // documents are told apart by masks, and products of 64 x 64 by 16 x 16 threads of 4 x 4 results.
+// Its names are apart from those of the CPU, which another library has.
 #pragma once
 
 #include <cmath>
@@ -10,7 +11,7 @@
 #include "kernels/cuda/vector.cuh"
 #include "kernels/state_scan.h"
 
-namespace limbeck::kernels::scan {
+namespace limbeck::kernels::cuda_scan {
 
 constexpr int chunk_tokens = static_cast<int>(scan_chunk), tile = 64;
 constexpr int threads_x = 16, part = 4, terms_at_once = 16;
@@ -285,8 +286,8 @@ __global__ void __launch_bounds__(scan_threads)
 /// What a chunk's tokens leave behind, Σ_j step_j to_end_j x_j b_j^T, or what gradients they have of the state before,
 /// Σ_i from_begin_i dy_i c_i^T: block (chunk, head).
 template <bool Behind, class T>
-__global__ void __launch_bounds__(scan_threads) chunk_states_kernel(const ScanProblem p, const T* values, const T* rows,
-                                                                    const Room<Acc<T>> room, Acc<T>* states) {
+__global__ void __launch_bounds__(scan_threads)
+    chunk_states_kernel(const ScanProblem p, const T* values, const T* rows, const Room<Acc<T>> room, Acc<T>* states) {
   using A = Acc<T>;
   __shared__ BlockChunk<A> block;
   __shared__ Factors<A> factors;
@@ -324,7 +325,8 @@ __global__ void __launch_bounds__(scan_threads)
   for_each_sequence(p, [&](const ChunkedSequence& s) {
     if (s.sequence % gridDim.z != blockIdx.z) return false;
     if (slot_states != nullptr)
-      states[at(s.first_state)] = slot_states[(p.sequences.slots[s.sequence] * p.num_heads + head) * elements + element];
+      states[at(s.first_state)] =
+          slot_states[(p.sequences.slots[s.sequence] * p.num_heads + head) * elements + element];
     for (std::int64_t i = 0; i < s.num_chunks(); ++i) {
       const std::int64_t k = Behind ? i : s.num_chunks() - 1 - i;
       const Chunk chunk = s.chunk(p, k);
@@ -360,4 +362,4 @@ void make_states(const Cuda& cuda, const ScanProblem& p, const ScanInputs<T>& in
   carry<true>(cuda, p, room, room.states, slot_states);
 }
 
-}  // namespace limbeck::kernels::scan
+}  // namespace limbeck::kernels::cuda_scan

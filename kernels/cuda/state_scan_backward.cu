@@ -2,7 +2,7 @@
 #include "kernels/cuda/state_scan.cuh"
 
 namespace limbeck::kernels {
-namespace scan {
+namespace cuda_scan {
 namespace {
 
 /// What the kernels read: the states between chunks, in `room`, and their gradients.
@@ -65,11 +65,11 @@ __global__ void __launch_bounds__(scan_threads) factors_gradient_kernel(const Ba
   of_pairs.for_each([&](int j, int i, A sum) { pairs(j, i) = sum; });
   const auto b_rows = group_rows(p, f.in.b, chunk, group), c_rows = group_rows(p, f.in.c, chunk, group);
   multiply<true, false>(
-      factors, chunk.count, [&](int j, int i) { return pairs(j, i); }, [&](int i, int k) { return c_rows(i, first + k); },
-      of_b);
+      factors, chunk.count, [&](int j, int i) { return pairs(j, i); },
+      [&](int i, int k) { return c_rows(i, first + k); }, of_b);
   multiply<false, false>(
-      factors, chunk.count, [&](int i, int j) { return pairs(j, i); }, [&](int j, int k) { return b_rows(j, first + k); },
-      of_c);
+      factors, chunk.count, [&](int i, int j) { return pairs(j, i); },
+      [&](int j, int k) { return b_rows(j, first + k); }, of_c);
   const auto write = [&](T* to) {
     return [=, &chunk, &p](int token, int k, A sum) {
       if (token < chunk.count && first + k < p.state_width)
@@ -190,12 +190,12 @@ __global__ void __launch_bounds__(scan_threads) sum_tokens_kernel(const A* terms
 }
 
 }  // namespace
-}  // namespace scan
+}  // namespace cuda_scan
 
 template <class D, class T>
 void state_scan_gradient(const D& cuda, const ScanProblem& p, const ScanInputs<T>& in, const T* dy, Acc<T>* memory,
                          const ScanGradients<T>& gradients) {
-  using namespace scan;
+  using namespace cuda_scan;
   using A = Acc<T>;
   const Room<A> room(p, memory);
   A* const after = room.states + p.num_states() * p.num_heads * p.state_elements();

@@ -1,7 +1,7 @@
 #include "kernels/cuda/state_scan.cuh"
 
 namespace limbeck::kernels {
-namespace scan {
+namespace cuda_scan {
 namespace {
 
 /// The output of a chunk's tokens: block (chunk, head). y_i = Σ_j<=i (c_i b_j) decay_ij step_j x_j
@@ -95,12 +95,12 @@ __global__ void __launch_bounds__(scan_threads)
 }
 
 }  // namespace
-}  // namespace scan
+}  // namespace cuda_scan
 
 template <class D, class T>
 void state_scan(const D& cuda, const ScanProblem& p, const ScanInputs<T>& in, Acc<T>* memory, Acc<T>* states,
                 T* outputs) {
-  using namespace scan;
+  using namespace cuda_scan;
   using A = Acc<T>;
   if (p.sequences.tokens == 0) return;
   const Room<A> room(p, memory);
@@ -110,8 +110,8 @@ void state_scan(const D& cuda, const ScanProblem& p, const ScanInputs<T>& in, Ac
               Pairs<A>::bytes, p, in, room, outputs);
   if (states == nullptr) return;
   gpu::launch(cuda, last_states_kernel<A>,
-              dim3(static_cast<unsigned>(ceil_div(p.width * p.state_width, scan_threads)), heads), dim3(scan_threads), 0,
-              p, room, states);
+              dim3(static_cast<unsigned>(ceil_div(p.width * p.state_width, scan_threads)), heads), dim3(scan_threads),
+              0, p, room, states);
   gpu::launch(cuda, tokens_kernel<T>, dim3(blocks_for(cuda, p.sequences.number).x, heads), dim3(scan_threads), 0, p, in,
               states, outputs);
 }

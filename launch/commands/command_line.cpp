@@ -219,8 +219,7 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
                           "  limbeck generate teacher.gguf --draft runs/distill_smollm2 --prompt \"The idea\"");
   const auto options = bind<GenerateOptions>(app, std::move(run));
   app.add_option("CHECKPOINT", options->model, models)->required();
-  auto* prompt =
-      app.add_option("--prompt", options->prompt, "Text to continue; - reads it, whole, from standard input");
+  auto* prompt = app.add_option("--prompt", options->prompt, "Text to continue; - is all of standard input");
   auto* prompts =
       app.add_option("--prompts", options->prompts, "A prompt a line, or JSON lines (.jsonl); - is standard input")
           ->excludes(prompt)

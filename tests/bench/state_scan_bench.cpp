@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/causal_conv.h"
+#include "kernels/denormals.h"
 #include "kernels/gated_rms_norm.h"
 #include "kernels/peak.h"
 #include "kernels/state_scan.h"
@@ -51,14 +52,18 @@ void measure(const kernels::Cpu& cpu, const char* type, std::int64_t tokens, dou
   std::vector<A> sums(3 * heads);
   Room<A> room(problem.gradient_room());
   const kernels::ScanInputs<T> in{x.data(), dt.data(), b.data(), c.data(), dt_bias.data(), a_log.data(), skip.data()};
-  const kernels::ScanGradients<T> d{dx.data(), ddt.data(), db.data(), dc.data(), &sums[0], &sums[heads], &sums[2 * heads]};
-  const double forward = seconds([&] { kernels::state_scan<kernels::Cpu, T>(cpu, problem, in, room.data(), nullptr, y.data()); });
-  const double backward = seconds([&] { kernels::state_scan_gradient<kernels::Cpu, T>(cpu, problem, in, dy.data(), room.data(), d); });
+  const kernels::ScanGradients<T> d{dx.data(), ddt.data(),   db.data(),       dc.data(),
+                                    &sums[0],  &sums[heads], &sums[2 * heads]};
+  const double forward =
+      seconds([&] { kernels::state_scan<kernels::Cpu, T>(cpu, problem, in, room.data(), nullptr, y.data()); });
+  const double backward =
+      seconds([&] { kernels::state_scan_gradient<kernels::Cpu, T>(cpu, problem, in, dy.data(), room.data(), d); });
   const double seen = 0.5 * static_cast<double>(scan_chunk + 1), state = width * state_width;
   const double of_pairs = seen * (heads * width + groups * state_width), n = 2.0 * static_cast<double>(tokens);
   const double flop_forward = n * (of_pairs + 2 * heads * state);
   const double flop_backward = n * (2 * seen * heads * width + 3 * seen * groups * state_width + 5 * heads * state);
-  for (const auto& [what, flop, time] : {std::tuple{"forward", flop_forward, forward}, {"backward", flop_backward, backward}})
+  for (const auto& [what, flop, time] :
+       {std::tuple{"forward", flop_forward, forward}, {"backward", flop_backward, backward}})
     std::printf("%-8s scan %-8s %8.2f ms %8.1f GFLOP/s %5.1f %%\n", type, what, time * 1e3, flop / time / 1e9,
                 100 * flop / time / 1e9 / peak);
 
@@ -76,13 +81,15 @@ void measure(const kernels::Cpu& cpu, const char* type, std::int64_t tokens, dou
          }),
          2 * moved * static_cast<double>(wide.size()));
   report("its gradients", seconds([&] {
-           kernels::causal_conv_gradient<kernels::Cpu, T>(cpu, sequences, wide.data(), weight.data(), bias.data(), dwide.data(),
-                                                          convolved.data(), dweight.data(), dbias.data(), channels, taps);
+           kernels::causal_conv_gradient<kernels::Cpu, T>(cpu, sequences, wide.data(), weight.data(), bias.data(),
+                                                          dwide.data(), convolved.data(), dweight.data(), dbias.data(),
+                                                          channels, taps);
          }),
          3 * moved * static_cast<double>(wide.size()));
   const auto scale = filled<A>(inner);
   report("gated norm", seconds([&] {
-           kernels::gated_rms_norm(cpu, x.data(), dy.data(), scale.data(), y.data(), r.data(), tokens, groups, inner / groups, 1e-5);
+           kernels::gated_rms_norm(cpu, x.data(), dy.data(), scale.data(), y.data(), r.data(), tokens, groups,
+                                   inner / groups, 1e-5);
          }),
          3 * moved * static_cast<double>(x.size()));
 
@@ -92,15 +99,15 @@ void measure(const kernels::Cpu& cpu, const char* type, std::int64_t tokens, dou
   sequences = {texts, texts, ends.data(), document.data(), slots.data()};
   problem.sequences = sequences;
   std::vector<A> states(static_cast<std::size_t>(texts * heads * width * state_width));
-  report("a token of 8 texts", seconds([&] {
-           kernels::state_scan(cpu, problem, in, room.data(), states.data(), y.data());
-         }),
+  report("a token of 8 texts",
+         seconds([&] { kernels::state_scan(cpu, problem, in, room.data(), states.data(), y.data()); }),
          2 * static_cast<double>(states.size() * sizeof(A)));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  const limbeck::kernels::NoDenormals no_denormals;
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   const std::int64_t tokens = argc > 2 ? std::atoll(argv[2]) : 4096;
   const kernels::Cpu cpu = kernels::make_cpu(threads);

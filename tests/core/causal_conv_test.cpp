@@ -47,7 +47,8 @@ std::vector<double> naive(const Tensor& x, const Tensor& weight, const Tensor& b
 }
 
 TEST(CausalConv, EqualsTheDefinition) {
-  for (const auto& lengths : {DocumentLengths{{1}}, DocumentLengths{{7}, {1, 3}, {}, {2, 1, 1}}, DocumentLengths{{150}}})
+  for (const auto& lengths :
+       {DocumentLengths{{1}}, DocumentLengths{{7}, {1, 3}, {}, {2, 1, 1}}, DocumentLengths{{150}}})
     for (const std::int64_t taps : {1, 2, 4, 8})
       for (const std::int64_t channels : {1, 131}) {
         const Sequences sequences = sequences_of(memory, lengths);
@@ -59,7 +60,8 @@ TEST(CausalConv, EqualsTheDefinition) {
 }
 
 TEST(CausalConv, Gradients) {
-  for (const auto& lengths : {DocumentLengths{}, DocumentLengths{{1}}, DocumentLengths{{6, 1}, {}, {2}}, DocumentLengths{{40}}})
+  for (const auto& lengths :
+       {DocumentLengths{}, DocumentLengths{{1}}, DocumentLengths{{6, 1}, {}, {2}}, DocumentLengths{{40}}})
     for (const bool with_bias : {false, true}) {
       const Sequences sequences = sequences_of(memory, lengths);
       std::vector<Tensor> inputs = {random_tensor(memory, {sequences.document.numel(), 3}, 1),
@@ -151,19 +153,25 @@ TEST(CausalConv, AStateIsTheFirstDocuments) {
 
 TEST(CausalConv, BadInput) {
   Tape tape;
-  const auto zeros = [](const Shape& shape, DType dtype = DType::F32) { return constant(Tensor::zeros(memory, dtype, shape)); };
+  const auto zeros = [](const Shape& shape, DType dtype = DType::F32) {
+    return constant(Tensor::zeros(memory, dtype, shape));
+  };
   const Sequences sequences = sequences_of(memory, {{4}});
   const auto expect = [&](const Var& x, const Var& weight, const std::optional<Var>& bias,
                           const std::optional<SequenceState>& state, const char* message) {
-    EXPECT_THAT([&] { causal_conv(tape, x, weight, bias, sequences, state); }, ThrowsMessage<Error>(HasSubstr(message)));
+    EXPECT_THAT([&] { causal_conv(tape, x, weight, bias, sequences, state); },
+                ThrowsMessage<Error>(HasSubstr(message)));
   };
-  expect(zeros({4, 6}), zeros({5, 4}), {}, {}, "causal_conv: weight has shape [5,4], expected [6,K], K from 1 to 8 (x is [4,6])");
+  expect(zeros({4, 6}), zeros({5, 4}), {}, {},
+         "causal_conv: weight has shape [5,4], expected [6,K], K from 1 to 8 (x is [4,6])");
   expect(zeros({4, 6}), zeros({6, 9}), {}, {}, "K from 1 to 8");
   expect(zeros({4, 6}), zeros({6, 4}, DType::F64), {}, {}, "weight is float64, expected float32");
   expect(zeros({4, 6}), zeros({6, 4}), zeros({4}), {}, "bias is float32 [4], expected float32 [6]");
   expect(zeros({5, 6}), zeros({6, 4}), {}, {}, "documents are not int32 [5]");
-  expect(zeros({4, 6}), zeros({6, 4}), {}, state_of(zeros({2, 4, 6}).value, {0}), "states are float32 [2,4,6], expected float32 [2,3,6]");
-  expect(zeros({4, 6}), zeros({6, 4}), {}, state_of(zeros({2, 3, 6}).value, {2}), "slot 2 of sequence 0 is not one of the 2 states");
+  expect(zeros({4, 6}), zeros({6, 4}), {}, state_of(zeros({2, 4, 6}).value, {0}),
+         "states are float32 [2,4,6], expected float32 [2,3,6]");
+  expect(zeros({4, 6}), zeros({6, 4}), {}, state_of(zeros({2, 3, 6}).value, {2}),
+         "slot 2 of sequence 0 is not one of the 2 states");
   expect(leaf(zeros({4, 6}).value), zeros({6, 4}), {}, state_of(zeros({2, 3, 6}).value, {1}), "takes no gradient");
 }
 

@@ -11,27 +11,31 @@ namespace limbeck::core {
 namespace {
 
 using testing::bit_identical, testing::check_gradients, testing::random_tensor, testing::relative_difference;
-using testing::tensor;
 using ::testing::DoubleNear, ::testing::ElementsAre, ::testing::HasSubstr, ::testing::ThrowsMessage;
+using testing::tensor;
 
 const auto memory = Memory::cpu(1);
 
 TEST(GatedRmsNorm, Values) {
   Tape tape;
-  const Var y = constant(tensor<double>(memory, {1, 4}, {3, 4, 1, 0})), z = constant(tensor<double>(memory, {1, 4}, {1, 1, 2, 5}));
+  const Var y = constant(tensor<double>(memory, {1, 4}, {3, 4, 1, 0})),
+            z = constant(tensor<double>(memory, {1, 4}, {1, 1, 2, 5}));
   const Var weight = constant(tensor<double>(memory, {4}, {1, 10, 1, 1}));
   const double one = 1 / (1 + std::exp(-1.0)), two = 2 / (1 + std::exp(-2.0));
   const double r = 1 / std::sqrt(12.5 * one * one + 0.5), s = 1 / std::sqrt(two * two / 2 + 0.5);
-  EXPECT_THAT(host_values<double>(gated_rms_norm(tape, y, z, weight, 2, 0.5).value),
-              ElementsAre(DoubleNear(3 * one * r, 1e-14), DoubleNear(40 * one * r, 1e-14), DoubleNear(two * s, 1e-14), 0));
+  EXPECT_THAT(
+      host_values<double>(gated_rms_norm(tape, y, z, weight, 2, 0.5).value),
+      ElementsAre(DoubleNear(3 * one * r, 1e-14), DoubleNear(40 * one * r, 1e-14), DoubleNear(two * s, 1e-14), 0));
 }
 
 TEST(GatedRmsNorm, Gradients) {
   for (const auto& [rows, groups, width] : {std::tuple{0, 2, 3}, {1, 1, 1}, {3, 3, 5}, {2, 1, 131}, {2, 40, 4}}) {
     const Shape shape{rows, groups * width};
-    check_gradients([&, groups = groups](Tape& tape, std::span<const Var> in) {
-      return gated_rms_norm(tape, in[0], in[1], in[2], groups, 1e-5);
-    }, {random_tensor(memory, shape, 1), random_tensor(memory, shape, 2), random_tensor(memory, {shape[1]}, 3)});
+    check_gradients(
+        [&, groups = groups](Tape& tape, std::span<const Var> in) {
+          return gated_rms_norm(tape, in[0], in[1], in[2], groups, 1e-5);
+        },
+        {random_tensor(memory, shape, 1), random_tensor(memory, shape, 2), random_tensor(memory, {shape[1]}, 3)});
   }
 }
 
@@ -81,7 +85,8 @@ TEST(GatedRmsNorm, BadInput) {
   const auto expect = [&](const Var& y, const Var& z, const Var& weight, std::int64_t groups, const char* message) {
     EXPECT_THAT([&] { gated_rms_norm(tape, y, z, weight, groups, 1e-5); }, ThrowsMessage<Error>(HasSubstr(message)));
   };
-  expect(zeros({4, 6}), zeros({4, 5}), zeros({6}), 1, "gated_rms_norm: z is float32 [4,5], expected float32 [4,6] as y");
+  expect(zeros({4, 6}), zeros({4, 5}), zeros({6}), 1,
+         "gated_rms_norm: z is float32 [4,5], expected float32 [4,6] as y");
   expect(zeros({4, 6}), zeros({4, 6}), zeros({5}), 1, "weight is float32 [5], expected float32 [6] (y is [4,6])");
   expect(zeros({4, 6}), zeros({4, 6}), zeros({6}), 4, "4 groups do not divide 6 channels");
 }

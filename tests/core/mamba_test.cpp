@@ -22,8 +22,12 @@ using testing::sequences_of, testing::state_of;
 
 constexpr std::int64_t tokens = 66, heads = 4, groups = 2, state_width = 2, taps = 4;
 constexpr std::int64_t outer = groups * state_width, channels = heads + 2 * outer;
-constexpr ScanShape shape{
-    .num_heads = heads, .width = 1, .num_groups = groups, .state_width = state_width, .least_step = 0.2, .most_step = 1.5};
+constexpr ScanShape shape{.num_heads = heads,
+                          .width = 1,
+                          .num_groups = groups,
+                          .state_width = state_width,
+                          .least_step = 0.2,
+                          .most_step = 1.5};
 
 /// Columns [first, first + count) of x [T,C].
 Var columns(Tape& tape, const Var& x, std::int64_t first, std::int64_t count) {
@@ -31,7 +35,8 @@ Var columns(Tape& tape, const Var& x, std::int64_t first, std::int64_t count) {
   const std::int64_t width = x.shape()[1];
   const auto copy = [=](const Tensor& from, std::int64_t from_step, Tensor to, std::int64_t to_step) {
     for (std::int64_t t = 0; t < tokens; ++t)
-      std::memcpy(to.mutable_raw() + bytes_of(to.dtype(), t * to_step), from.raw() + bytes_of(to.dtype(), t * from_step),
+      std::memcpy(to.mutable_raw() + bytes_of(to.dtype(), t * to_step),
+                  from.raw() + bytes_of(to.dtype(), t * from_step),
                   static_cast<std::size_t>(bytes_of(to.dtype(), count)));
   };
   copy(x.value.reshape({tokens * width}).rows(first, tokens * width - first), width, y, count);
@@ -57,7 +62,8 @@ TEST(Mamba, IsThatOfTransformers) {
     };
     const Var x = leaf(value("x", {tokens, channels})), weight = leaf(value("weight", {channels, taps}));
     const Var bias = leaf(value("bias", {channels})), dt = leaf(value("dt", {tokens, heads}));
-    const ScanWeights weights{leaf(value("dt_bias", {heads})), leaf(value("a_log", {heads})), leaf(value("skip", {heads}))};
+    const ScanWeights weights{leaf(value("dt_bias", {heads})), leaf(value("a_log", {heads})),
+                              leaf(value("skip", {heads}))};
     const Var z = leaf(value("z", {tokens, heads})), norm = leaf(value("norm", {heads}));
     const Sequences sequences = sequences_of(memory, {{tokens}});
 
@@ -72,9 +78,15 @@ TEST(Mamba, IsThatOfTransformers) {
     expect(normed.value, "normed");
     accumulate(normed.slot, value("upstream", {tokens, heads}));
     tape.run();
-    for (const auto& [name, input] :
-         {std::pair{"d_x", x}, {"d_weight", weight}, {"d_bias", bias}, {"d_dt", dt}, {"d_dt_bias", weights.dt_bias},
-          {"d_a_log", weights.a_log}, {"d_skip", weights.skip}, {"d_z", z}, {"d_norm", norm}})
+    for (const auto& [name, input] : {std::pair{"d_x", x},
+                                      {"d_weight", weight},
+                                      {"d_bias", bias},
+                                      {"d_dt", dt},
+                                      {"d_dt_bias", weights.dt_bias},
+                                      {"d_a_log", weights.a_log},
+                                      {"d_skip", weights.skip},
+                                      {"d_z", z},
+                                      {"d_norm", norm}})
       expect(input.slot->grad, name);
 
     Tape off(Tape::Mode::Off);

@@ -15,12 +15,13 @@ namespace {
 
 using testing::bit_identical, testing::check_gradients, testing::random_tensor, testing::relative_difference;
 using testing::DocumentLengths, testing::sequences_of, testing::state_of;
-using ::testing::HasSubstr, ::testing::ThrowsMessage;
+using ::testing::Each, ::testing::HasSubstr, ::testing::IsNan, ::testing::ThrowsMessage;
 
 const auto memory = Memory::cpu(1);
 
 /// x, dt, b, c, dt_bias, a_log, skip, of values that bfloat16 holds.
-std::vector<Tensor> make_inputs(const MemoryPtr& on, const ScanShape& s, std::int64_t tokens, DType dtype = DType::F64) {
+std::vector<Tensor> make_inputs(const MemoryPtr& on, const ScanShape& s, std::int64_t tokens,
+                                DType dtype = DType::F64) {
   const DType sums = sum_dtype(dtype);
   const auto random = [&](const Shape& shape, std::uint64_t seed, DType as, double scale = 1) {
     return random_tensor(on, shape, seed, scale, DType::BF16).to(as);
@@ -61,7 +62,8 @@ Tensor naive(const std::vector<Tensor>& in, const ScanShape& s, const DocumentLe
       for (const std::int64_t end = t + length; t < end; ++t)
         for (std::int64_t h = 0; h < s.num_heads; ++h) {
           const std::int64_t group = h / (s.num_heads / s.num_groups);
-          const double step = std::clamp(std::log1p(std::exp(at(1, t * s.num_heads + h) + at(4, h))), s.least_step, s.most_step);
+          const double step =
+              std::clamp(std::log1p(std::exp(at(1, t * s.num_heads + h) + at(4, h))), s.least_step, s.most_step);
           const double decay = std::exp(-std::exp(at(5, h)) * step);
           for (std::int64_t e = 0; e < s.width; ++e) {
             const std::int64_t place = (t * s.num_heads + h) * s.width + e;
@@ -80,13 +82,15 @@ Tensor naive(const std::vector<Tensor>& in, const ScanShape& s, const DocumentLe
 }
 
 constexpr ScanShape small{.num_heads = 4, .width = 3, .num_groups = 2, .state_width = 5};
-constexpr ScanShape uneven{.num_heads = 3, .width = 37, .num_groups = 1, .state_width = 41, .least_step = 0.1, .most_step = 2};
+constexpr ScanShape uneven{
+    .num_heads = 3, .width = 37, .num_groups = 1, .state_width = 41, .least_step = 0.1, .most_step = 2};
 
 TEST(StateScan, EqualsTheDefinition) {
   for (const int threads : {1, 2})
     for (const ScanShape& shape : {small, uneven})
-      for (const auto& lengths : {DocumentLengths{}, DocumentLengths{{1}}, DocumentLengths{{7}, {1, 3}, {}}, DocumentLengths{{64}},
-                                  DocumentLengths{{300}}, DocumentLengths{{65, 130, 1}, {64}, {129}}}) {
+      for (const auto& lengths :
+           {DocumentLengths{}, DocumentLengths{{1}}, DocumentLengths{{7}, {1, 3}, {}}, DocumentLengths{{64}},
+            DocumentLengths{{300}}, DocumentLengths{{65, 130, 1}, {64}, {129}}}) {
         const auto on = Memory::cpu(threads);
         const Sequences sequences = sequences_of(on, lengths);
         const std::vector<Tensor> in = make_inputs(on, shape, sequences.document.numel());
@@ -104,7 +108,8 @@ TEST(StateScan, Gradients) {
 
 // Over three chunks, with a document in between; and where steps are held within limits.
 TEST(StateScan, GradientsThroughChunks) {
-  const ScanShape shape{.num_heads = 2, .width = 2, .num_groups = 1, .state_width = 2, .least_step = 0.3, .most_step = 1.5};
+  const ScanShape shape{
+      .num_heads = 2, .width = 2, .num_groups = 1, .state_width = 2, .least_step = 0.3, .most_step = 1.5};
   const Sequences sequences = sequences_of(memory, {{150, 3}});
   std::vector<Tensor> in = make_inputs(memory, shape, 153);
   in[5].mutable_data<double>()[0] = -4;  // a state that lasts
@@ -161,7 +166,7 @@ TEST(StateScan, NarrowTypesAgreeWithFloat64) {
     const Gradients found = gradients(memory, dtype, uneven, lengths);
     EXPECT_LT(relative_difference(found.y.to(DType::F64), right.y), tolerance);
     for (std::size_t i = 0; i < right.d.size(); ++i)
-      EXPECT_LT(relative_difference(found.d[i].to(DType::F64), right.d[i]), i < 4 ? tolerance : 4e-6) << i;
+      EXPECT_LT(relative_difference(found.d[i].to(DType::F64), right.d[i]), i < 4 ? tolerance : 2e-5) << i;
   }
 }
 
@@ -175,6 +180,15 @@ TEST(StateScan, TakesAnyDecay) {
     for (const Tensor& t : in) narrow.push_back(t.to(DType::F32));
     const Sequences sequences = sequences_of(memory, {{200}});
     EXPECT_LT(relative_difference(scanned(narrow, shape, sequences).to(DType::F64), naive(in, shape, {{200}})), 1e-5);
+  }
+}
+
+TEST(StateScan, KeepsWhatIsNoNumber) {
+  const ScanShape shape{.num_heads = 1, .width = 2, .num_groups = 1, .state_width = 2};
+  for (const std::size_t input : {1, 5}) {  // dt of the first token, a_log
+    std::vector<Tensor> in = make_inputs(memory, shape, 3);
+    in[input].mutable_data<double>()[0] = std::nan("");
+    EXPECT_THAT(host_values<double>(scanned(in, shape, sequences_of(memory, {{3}}))), Each(IsNan()));
   }
 }
 
@@ -211,7 +225,8 @@ TEST(StateScan, AStateIsTheFirstDocuments) {
     const std::vector<Tensor> in = make_inputs(memory, small, 2 * length);
     Tensor rows = random_tensor(memory, {1, 4, 3, 5}, 3), alone = zeros_like(rows);
     const Tensor y = scanned(in, small, sequences_of(memory, {{length, length}}), state_of(rows, {0}));
-    const Tensor second = scanned(of_tokens(in, length, length), small, sequences_of(memory, {{length}}), state_of(alone, {0}));
+    const Tensor second =
+        scanned(of_tokens(in, length, length), small, sequences_of(memory, {{length}}), state_of(alone, {0}));
     EXPECT_LT(relative_difference(y.rows(length, length), second), 1e-13);
     EXPECT_LT(relative_difference(rows, alone), 1e-13);
   }
@@ -230,18 +245,22 @@ TEST(StateScan, BadInput) {
   expect(small, 3, {4, 10}, DType::F64, "c is float64 [4,10], expected float32 [4,10]");
   expect(small, 5, {3}, DType::F32, "a_log is float32 [3], expected float32 [4]");
   expect({.num_heads = 4, .width = 3, .num_groups = 3, .state_width = 5}, 9, {}, DType::F32, "3 groups, 4 heads");
-  expect({.num_heads = 4, .width = 3, .num_groups = 2, .state_width = 5, .least_step = 1, .most_step = 0.5}, 9, {}, DType::F32,
-         "steps within 1 and 0.5");
+  expect({.num_heads = 4, .width = 3, .num_groups = 2, .state_width = 5, .least_step = 1, .most_step = 0.5}, 9, {},
+         DType::F32, "steps within 1 and 0.5");
 
   std::vector<Var> in;
   for (const Tensor& t : make_inputs(memory, small, 4)) in.push_back(leaf(t));
   Tape tape;
   const Tensor rows = Tensor::zeros(memory, DType::F64, {2, 4, 3, 5});
-  EXPECT_THAT([&] { scan(tape, in, small, sequences, state_of(rows, {1})); }, ThrowsMessage<Error>(HasSubstr("takes no gradient")));
+  EXPECT_THAT([&] { scan(tape, in, small, sequences, state_of(rows, {1})); },
+              ThrowsMessage<Error>(HasSubstr("takes no gradient")));
   EXPECT_THAT([&] { scan(tape, in, small, sequences, state_of(rows, {-1})); },
               ThrowsMessage<Error>(HasSubstr("state_scan: slot -1 of sequence 0 is not one of the 2 states")));
-  EXPECT_THAT([&] { scan(tape, in, small, sequences, state_of(rows.rows(0, 1), {0, 0})); },
-              ThrowsMessage<Error>(HasSubstr("slots are not int64 [1]")));
+  EXPECT_THAT(
+      [&] {
+        scan(tape, in, small, sequences, state_of(rows.rows(0, 1), {0, 0}));
+      },
+      ThrowsMessage<Error>(HasSubstr("slots are not int64 [1]")));
 }
 
 }  // namespace

@@ -209,8 +209,8 @@ def is_transposed(kind, name):
 
 
 def is_about_one(kind, name):
-    """Norms, but those of Gemma, which adds 1."""
-    return ("norm" in name or "ln_" in name) and name.endswith("weight") and not kind.startswith("Gemma")
+    """Norms, but those of Gemma, which adds 1; and what Mamba-2 lets through."""
+    return name.endswith(".D") or ("norm" in name or "ln_" in name) and name.endswith("weight") and not kind.startswith("Gemma")
 
 
 def weight_list(kind, folder):

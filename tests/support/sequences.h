@@ -17,7 +17,8 @@ inline core::Sequences sequences_of(const core::MemoryPtr& memory, const Documen
   std::vector<std::int32_t> document;
   for (const auto& sequence : lengths) {
     std::int32_t number = 0;
-    for (const std::int64_t length : sequence) document.resize(document.size() + static_cast<std::size_t>(length), number++);
+    for (const std::int64_t length : sequence)
+      document.resize(document.size() + static_cast<std::size_t>(length), number++);
     offsets.push_back(static_cast<std::int64_t>(document.size()));
   }
   return {core::Tensor::from<std::int64_t>(memory, {static_cast<std::int64_t>(offsets.size())}, offsets),

@@ -227,17 +227,18 @@ TEST_F(TeacherCacheTest, SharesOfSeveralWritersAreOneCache) {
   EXPECT_THAT(error_of([&] { CacheLock lock(cache_); }), HasSubstr("another process writes to this teacher cache"));
   CacheIdentity other = identity();
   other.teacher = "1";
-  EXPECT_THAT(error_of([&] { join_teacher_cache(cache_, other); }), HasSubstr("the teacher is another"));
+  EXPECT_THAT(error_of([&] { join_teacher_cache(cache_, other); }), HasSubstr("is of another teacher"));
   locks.clear();
   const CacheLock lock(cache_);
   EXPECT_THAT(error_of([&] { CacheLock(cache_, CacheShare{0, 3}); }),
               HasSubstr("another process writes to this teacher cache"));
   fill({web}, 60);
   expect_holds(*web);
+  const TeacherCache filled(cache_);
   std::int64_t documents = 0;
-  for (const CachePartInfo& part : TeacherCache(cache_).manifest().parts) documents += part.documents;
-  EXPECT_EQ(static_cast<std::size_t>(documents), TeacherCache(cache_).num_documents());
-  EXPECT_TRUE(names.contains(TeacherCache(cache_).manifest().parts[0].file.name));
+  for (const CachePartInfo& part : filled.manifest().parts) documents += part.documents;
+  EXPECT_EQ(static_cast<std::size_t>(documents), filled.num_documents());
+  EXPECT_TRUE(names.contains(filled.manifest().parts[0].file.name));
 }
 
 TEST_F(TeacherCacheTest, AnotherTeacherTokenizerOrContentIsRefusedByName) {

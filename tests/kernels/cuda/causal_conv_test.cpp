@@ -28,8 +28,8 @@ TYPED_TEST(CudaCausalConv, IsThatOfTheCpu) {
       OnGpu<A> weight_there(weight), bias_there(bias), dweight_there(channels * taps), dbias_there(channels);
       const A *own = with_bias ? bias.data() : nullptr, *there = with_bias ? bias_there.data() : nullptr;
       causal_conv<Cpu, T>(cpu(), sequences.here(), x.data(), weight.data(), own, nullptr, y.data(), channels, taps);
-      causal_conv<Cuda, T>(gpu(), sequences.there(), x_there.data(), weight_there.data(), there, nullptr, y_there.data(),
-                           channels, taps);
+      causal_conv<Cuda, T>(gpu(), sequences.there(), x_there.data(), weight_there.data(), there, nullptr,
+                           y_there.data(), channels, taps);
       expect_close(y_there.values(), y, 10);
       causal_conv_gradient(cpu(), sequences.here(), x.data(), weight.data(), own, dy.data(), dx.data(), dweight.data(),
                            dbias.data(), channels, taps);
@@ -52,7 +52,8 @@ TYPED_TEST(CudaCausalConv, GoesOnFromStates) {
   std::vector<T> y(x.size());
   OnGpu<T> x_there(x), states_there(states), y_there(static_cast<std::int64_t>(x.size()));
   OnGpu<A> weight_there(weight);
-  causal_conv<Cpu, T>(cpu(), sequences.here(), x.data(), weight.data(), nullptr, states.data(), y.data(), channels, taps);
+  causal_conv<Cpu, T>(cpu(), sequences.here(), x.data(), weight.data(), nullptr, states.data(), y.data(), channels,
+                      taps);
   causal_conv<Cuda, T>(gpu(), sequences.there(), x_there.data(), weight_there.data(), nullptr, states_there.data(),
                        y_there.data(), channels, taps);
   expect_close(y_there.values(), y, 10);

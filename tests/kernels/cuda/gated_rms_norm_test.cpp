@@ -18,7 +18,8 @@ TYPED_TEST(CudaGatedRmsNorm, IsThatOfTheCpu) {
   struct Shape {
     std::int64_t rows, groups, width;
   };
-  for (const auto [rows, groups, width] : {Shape{0, 2, 8}, Shape{1, 1, 1}, Shape{5, 3, 7}, Shape{70, 2, 24}, Shape{2, 1, 1000}}) {
+  for (const auto [rows, groups, width] :
+       {Shape{0, 2, 8}, Shape{1, 1, 1}, Shape{5, 3, 7}, Shape{70, 2, 24}, Shape{2, 1, 1000}}) {
     const std::int64_t channels = groups * width, n = rows * channels;
     const auto y = random_values<T>(n, 1), z = random_values<T>(n, 2), du = random_values<T>(n, 3);
     const auto weight = random_values<A>(channels, 4);
@@ -28,13 +29,14 @@ TYPED_TEST(CudaGatedRmsNorm, IsThatOfTheCpu) {
     OnGpu<T> y_there(y), z_there(z), du_there(du), u_there(n), dy_there(n), dz_there(n);
     OnGpu<A> weight_there(weight), dweight_there(dweight), r_there(rows * groups);
     gated_rms_norm(cpu(), y.data(), z.data(), weight.data(), u.data(), r.data(), rows, groups, width, 1e-5);
-    gated_rms_norm_input_gradient(cpu(), y.data(), z.data(), weight.data(), r.data(), du.data(), dy.data(), dz.data(), rows,
-                                  groups, width);
-    gated_rms_norm_weight_gradient(cpu(), y.data(), z.data(), r.data(), du.data(), true, dweight.data(), rows, groups, width);
-    gated_rms_norm(gpu(), y_there.data(), z_there.data(), weight_there.data(), u_there.data(), r_there.data(), rows, groups,
-                   width, 1e-5);
-    gated_rms_norm_input_gradient(gpu(), y_there.data(), z_there.data(), weight_there.data(), r_there.data(), du_there.data(),
-                                  dy_there.data(), dz_there.data(), rows, groups, width);
+    gated_rms_norm_input_gradient(cpu(), y.data(), z.data(), weight.data(), r.data(), du.data(), dy.data(), dz.data(),
+                                  rows, groups, width);
+    gated_rms_norm_weight_gradient(cpu(), y.data(), z.data(), r.data(), du.data(), true, dweight.data(), rows, groups,
+                                   width);
+    gated_rms_norm(gpu(), y_there.data(), z_there.data(), weight_there.data(), u_there.data(), r_there.data(), rows,
+                   groups, width, 1e-5);
+    gated_rms_norm_input_gradient(gpu(), y_there.data(), z_there.data(), weight_there.data(), r_there.data(),
+                                  du_there.data(), dy_there.data(), dz_there.data(), rows, groups, width);
     gated_rms_norm_weight_gradient(gpu(), y_there.data(), z_there.data(), r_there.data(), du_there.data(), true,
                                    dweight_there.data(), rows, groups, width);
     expect_close(r_there.values(), r, 5);

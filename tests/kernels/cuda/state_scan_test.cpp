@@ -73,14 +73,17 @@ TYPED_TEST(CudaStateScan, IsThatOfTheCpu) {
       std::vector<T> y(in.x.size()), dx(in.x.size()), ddt(in.dt.size()), db(in.b.size()), dc(in.c.size());
       std::vector<A> dt_bias(in.skip.size()), a_log(in.skip.size()), skip(in.skip.size()), room;
       const auto size = [](const auto& v) { return static_cast<std::int64_t>(v.size()); };
-      OnGpu<T> dy_there(dy), y_there(size(y)), dx_there(size(y)), ddt_there(size(ddt)), db_there(size(db)), dc_there(size(dc));
-      OnGpu<A> dt_bias_there(shape.heads), a_log_there(shape.heads), skip_there(shape.heads), room_there(here.gradient_room());
+      OnGpu<T> dy_there(dy), y_there(size(y)), dx_there(size(y)), ddt_there(size(ddt)), db_there(size(db)),
+          dc_there(size(dc));
+      OnGpu<A> dt_bias_there(shape.heads), a_log_there(shape.heads), skip_there(shape.heads),
+          room_there(here.gradient_room());
 
       state_scan<Cpu, T>(cpu(), here, in.here(), aligned(room, here.room()), nullptr, y.data());
       state_scan<Cuda, T>(gpu(), there, in.there(), room_there.data(), nullptr, y_there.data());
       expect_close(y_there.values(), y, scale);
-      state_scan_gradient<Cpu, T>(cpu(), here, in.here(), dy.data(), aligned(room, here.gradient_room()),
-                                  {dx.data(), ddt.data(), db.data(), dc.data(), dt_bias.data(), a_log.data(), skip.data()});
+      state_scan_gradient<Cpu, T>(
+          cpu(), here, in.here(), dy.data(), aligned(room, here.gradient_room()),
+          {dx.data(), ddt.data(), db.data(), dc.data(), dt_bias.data(), a_log.data(), skip.data()});
       state_scan_gradient<Cuda, T>(gpu(), there, in.there(), dy_there.data(), room_there.data(),
                                    {dx_there.data(), ddt_there.data(), db_there.data(), dc_there.data(),
                                     dt_bias_there.data(), a_log_there.data(), skip_there.data()});

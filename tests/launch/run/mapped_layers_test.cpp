@@ -140,7 +140,7 @@ TEST(AvailableMemory, IsTheLeastOfMachineAndGroups) {
 }
 
 TEST(AvailableMemory, ThatRanOutIsCounted) {
-  const testing::TemporaryFolder root("memory_kills");
+  const testing::TemporaryFolder root;
   EXPECT_EQ(launch::memory_kills(root.path()), 0);
   std::filesystem::create_directories(root / "proc");
   testing::write_file(root / "proc/vmstat", "nr_free_pages 1234\noom_kill_not 9\noom_kill 3\nlast 7\n");

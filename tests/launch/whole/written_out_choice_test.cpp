@@ -20,7 +20,7 @@ using ::testing::HasSubstr;
 constexpr const char* job = R"(
 model {
   width: 16 num_layers: 2 num_heads: 2 mlp_width: 20 max_positions: 64
-  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 renormalise: false }
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
 }
 data { text: "text" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.35 seed: 5 }
 moe_loss { z_weight: 0.05 }
@@ -43,8 +43,10 @@ TEST(EndToEnd, ExpertsThatChooseAreThoseOfTheLoopWrittenOut) {
                         .mlp_width = 20,
                         .max_positions = 64,
                         .moe = {}};
-  model.moe = {.num_experts = 4, .experts_per_token = 2, .expert_width = 12, .renormalise = false};
-  const data::Loader loader(byte_token_file(folder, 0, 5),
+  model.moe.num_experts = 4;
+  model.moe.experts_per_token = 2;
+  model.moe.expert_width = 12;
+  data::Loader loader(byte_token_file(folder, 0, 5),
                             {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
   const data::TokenBatch held_out = loader.held_out_batch(3);
   WrittenOut student(model, init_weights(model, 11));
@@ -94,8 +96,9 @@ TEST(EndToEnd, ExpertsThatChooseAreThoseOfTheLoopWrittenOut) {
   EXPECT_THAT(told.output, HasSubstr(in_json("the still" + said + "\n")));
   EXPECT_EQ(told.lines_with("each token chooses 2 experts: on its run's held-out text at a KL of ").size(), 1U)
       << told.output;
-  EXPECT_EQ(folder.limbeck("convert dp1 dp1.gguf").lines_with("in what it is written as, each token chooses").size(),
-            1U);
+  const Outcome converted = folder.limbeck("convert dp1 dp1.gguf");
+  EXPECT_EQ(converted.code, 0) << converted.output;
+  EXPECT_EQ(converted.lines_with("in what it is written as, each token chooses").size(), 1U) << converted.output;
 }
 
 }  // namespace
