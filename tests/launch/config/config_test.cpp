@@ -303,7 +303,7 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"model { moe { num_experts: 4 shared_width: -1 } }", "run.textproto:1:", "shared_width is -1, expected 0 to"},
       {"routing { capacity_factor: -1 }", "run.textproto:1:11: ", "routing.capacity_factor is -1, expected 0 to 65536"},
       {"routing { expert_choice: true }\n moe_loss { balance_weight: 0.01 }",
-       "run.textproto:2:12: ", "moe_loss.balance_weight is given with routing.expert_choice, expected 0: every expert"},
+       "run.textproto:2:13: ", "moe_loss.balance_weight is given with routing.expert_choice, expected 0: every expert"},
       {"routing { expert_choice: true } objective { preference {} }",
        "run.textproto:1:", "objective.preference is given with routing.expert_choice, expected none"},
       {"routing { expert_choice: true } objective { sampled_text { fraction: 0.5 } }",

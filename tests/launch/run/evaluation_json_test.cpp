@@ -65,6 +65,15 @@ TEST(EvaluationJson, HasEveryFigureAndComesBack) {
   EXPECT_EQ(evaluation_to_json(evaluation_from_json(Json::parse(json.dump()))), json);
 }
 
+TEST(EvaluationJson, OfExpertsThatChooseComesBack) {
+  Evaluation e = whole();
+  e.choice = ChoiceResult{.kl = 0.25, .cross_entropy = 1.375};
+  const Json json = evaluation_to_json(e);
+  EXPECT_EQ(json["choice_kl"], 0.25);
+  EXPECT_EQ(json["choice_ce"], 1.375);
+  EXPECT_EQ(evaluation_to_json(evaluation_from_json(Json::parse(json.dump()))), json);
+}
+
 // Nobody takes a bound or an estimate for the figure.
 TEST(EvaluationJson, OfAPartOfTheTeacherFiguresHaveOtherNames) {
   Evaluation e = whole();

@@ -47,7 +47,7 @@ TEST(EndToEnd, ExpertsThatChooseAreThoseOfTheLoopWrittenOut) {
   model.moe.experts_per_token = 2;
   model.moe.expert_width = 12;
   data::Loader loader(byte_token_file(folder, 0, 5),
-                            {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
+                      {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
   const data::TokenBatch held_out = loader.held_out_batch(3);
   WrittenOut student(model, init_weights(model, 11));
   WrittenOutAdamW adamw{.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-5};
