@@ -87,7 +87,7 @@ of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent
 of mamba "$experts $mamba model.positions=NONE model.residual_scale=0.7 model.logits_scale=0.5" \
   dp2 tp2 tp4 ep2 tp2ep2 pp2 pp3dp2 tp3+$divided tp2+train.recompute=true+batch.micro_batches=2 dp2+$sharded=PARAMETERS
 of mamba_groups "$mamba model.mamba.num_groups=3 model.mamba.conv_bias=false model.mamba.least_step=0.01 model.mamba.most_step=0.9" \
-  dp2 tp2 tp3 tp4 pp2 tp2+$divided dp2+$sharded=PARAMETERS
+  dp2 tp2 tp3 pp2 tp2+$divided dp2+$sharded=PARAMETERS
 of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided
 of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
   dp3 tp2 tp5 tp2+$divided cp2

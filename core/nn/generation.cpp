@@ -363,7 +363,8 @@ void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
 std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t>& chosen) {
   Text& text = text_in(piece.slot);
   const std::int64_t kept = std::ssize(chosen) - 1;
-  const bool some_fell = kept<piece.num_drafts, has_states = model_.config().num_mamba_layers()> 0;
+  const bool some_fell = kept < piece.num_drafts;
+  const bool has_states = model_.config().num_mamba_layers() > 0;
   text.done = some_fell && has_states ? piece.first : piece.end - piece.num_drafts + kept;
   text.drafts.clear();
   text.drawn_from.clear();

@@ -5,7 +5,7 @@
 //     Var mixed = mamba.forward(tape, pass, x, layer);                        // [T,C] -> [T,C]
 //
 // The ranks of a tensor group have the heads cut among them: by whole groups, or, of one group, by heads, each rank
-// then with all of B and C.
+// then with all of B and C. No rank is without.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct Filters {
 /// With x, B, C and the gate z linear in a token, the first three filtered and behind SiLU, and steps dt, y = W_o
 /// norm(scan(x, dt, B, C) silu(z)), the norm by groups of heads (core/ops/state_scan.h).
 struct Mamba {
-  Parameter *z, *x;  // [H*P,C], H and G of this rank; there may be none
+  Parameter *z, *x;  // [H*P,C], H and G of this rank
   Parameter *b, *c;  // [G*N,C]
   Parameter* dt;     // [H,C]
   Filters of_x, of_b, of_c;

@@ -28,6 +28,14 @@ double scale_of(const ModelConfig& c) {
   return c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_width));
 }
 
+/// Each rank has some of the heads.
+void check_parts(const MambaConfig& mamba, std::int64_t ranks) {
+  const std::int64_t parts = mamba.num_groups == 1 ? mamba.num_heads : mamba.num_groups;
+  if (ranks > parts)
+    core::fail_usage("Mamba-2 layers are cut over {} ranks (tp), expected at most {}, their {} (model.mamba)", ranks,
+                     parts, mamba.num_groups == 1 ? "heads" : "groups of heads");
+}
+
 /// Counts are whole numbers, so that no rounding says which is the greater.
 std::vector<double> moves_of(std::span<const double> load, double rate) {
   const double total = std::accumulate(load.begin(), load.end(), 0.0), experts = static_cast<double>(load.size());
@@ -108,6 +116,7 @@ Layer Transformer::add_layer(std::int64_t index, const std::string& prefix) {
   const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
   const char* const mixer = own.is_mamba ? "mamba" : "attention";
   layer.mixer_norm = norm(fmt::format("{}_norm", mixer), before);
+  if (own.is_mamba) check_parts(c.mamba, options_.comms.tensor->size());
   if (own.is_mamba)
     layer.mixer = make_mamba(parameters_, prefix + "mamba.", c, options_.sequence_parallel);
   else if (c.is_latent())

@@ -164,12 +164,12 @@ class Recipe:
         self.step("quantised", lambda: self.distil("quantised", [STUDENT, RECIPE / "quantised.textproto"], "student_init=", f"model.source={self.out}/runs/distilled",
                                                    f"train.steps={self.args.quantised_steps}"))
         names = {}
-        for dtype in ("bfloat16", "Q8_0"):
-            names[f"teacher_{dtype}"] = self.step(f"teacher_{dtype}", lambda: self.export(None, f"teacher_{dtype}", dtype))
-        names["teacher"] = self.step("teacher", lambda: self.figures(self.teacher))
         for dtype in PRECISIONS:
             names[f"student_{dtype}"] = self.step(f"student_{dtype}", lambda: self.export("distilled", f"student_{dtype}", dtype))
         names["quantised_Q4_0"] = self.step("quantised_Q4_0", lambda: self.export("quantised", "quantised_Q4_0", "Q4_0"))
+        names["teacher"] = self.step("teacher", lambda: self.figures(self.teacher))
+        for dtype in ("Q8_0", "bfloat16"):
+            names[f"teacher_{dtype}"] = self.step(f"teacher_{dtype}", lambda: self.export(None, f"teacher_{dtype}", dtype))
         if self.has_llama_cpp():
             self.step("llama_cpp_float32", lambda: self.check_by_llama_cpp("quantised", "quantised_float32", "float32", 1e-3))
             self.step("llama_cpp_Q4_0", lambda: self.check_by_llama_cpp("quantised", "quantised_Q4_0", "Q4_0", 1))

@@ -220,7 +220,7 @@ TEST_F(RaggedSteps, AreOneGradientHoweverTheyAreCut) {
     std::int64_t micro_batches;
     bool recompute = false;
   };
-  for (const Case& c : {Case{"beside", false, 0.2, 1.5},
+  for (const Case& c : {Case{"beside", false, 0.2, 2},
                         {"ghost", true, 0, 1},
                         {"warm ghost", true, 0.2, 2},
                         {"renormalised", true, 0.2, 1, true}}) {

@@ -158,6 +158,7 @@ TEST_F(BridgedRun, SortedDistributionsAreOneUnderEveryLayout) {
 TEST_F(BridgedRun, TextThatDoesNotComeBackIsSaidOnceOfStagesToo) {
   json changed = json::parse(folder_.read("mine/tokenizer.json"));
   changed["normalizer"] = {{"type", "NFC"}};
+  std::filesystem::create_directory(folder_.path() / "changed");
   folder_.write("changed/tokenizer.json", changed.dump());
   for (const char* name : {"a", "b", "c", "d", "e"})
     folder_.write(fmt::format("text/{}.txt", name),

@@ -74,6 +74,8 @@ TEST_F(HybridRuns, GoesOutAndComesBack) {
 TEST_F(HybridRuns, WhatIsNotComputedIsRefused) {
   EXPECT_THAT(refused(train_ + "--steps 1 --set parallel.layout=cp2 --out cut", 2),
               HasSubstr("cuts sequences over 2 ranks, expected no cp with Mamba-2 layers (model.mamba)"));
+  EXPECT_THAT(refused(train_ + "--steps 1 --set parallel.layout=tp2 --set model.mamba.num_heads=1 --out cut", 2),
+              HasSubstr("Mamba-2 layers are cut over 2 ranks (tp), expected at most 1, their heads (model.mamba)"));
   EXPECT_THAT(refused(train_ + "--steps 1 --set model.mamba.attention_layers=[4] --out other"),
               HasSubstr("model.mamba.attention_layers names layer 4, expected 0 to 3"));
 }

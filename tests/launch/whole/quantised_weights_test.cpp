@@ -138,20 +138,21 @@ TEST_F(QuantisedWeightsRuns, AStudentThatLearnedWithThemIsNearerToItsTeacherThan
   run(distill + "plain");
   const double plain = kl_of("plain", "Q4_0");
   // With 8 bits, a student of experts: what was trained for is what the file holds.
-  const std::string of_experts = " --set 'student_init.upcycle={ slices: 2 experts: 4 experts_per_token: 2 }'";
+  const std::string of_experts = " --set 'student_init { upcycle { slices: 2 experts: 4 experts_per_token: 2 } }'";
   for (const std::string type : {"Q4_0", "Q8_0"}) {
     SCOPED_TRACE(type);
     run(distill + type + " --set precision.quantised_weights=" + type + (type == "Q8_0" ? of_experts : ""));
     const double trained = json::parse(folder_.read(type + "/end.json"))["student"]["kl"].get<double>();
     const double kl = kl_of(type, type);
     EXPECT_NEAR(kl, trained, 1e-6 + 1e-4 * trained);
-    EXPECT_LT(kl, (type == "Q8_0" ? 0.1 : 0.5) * plain);
+    EXPECT_LT(kl, type == "Q4_0" ? 0.5 * plain : 0.05);
     EXPECT_EQ(model_values(*open(type).reader), model_values(*open(type + ".gguf").reader));
+    if (type != "Q8_0") continue;
     std::size_t in_blocks = 0;
     const data::GgufFile file(folder_.path() / (type + ".gguf"));
     for (const auto& [name, tensor] : file.tensors()) {
       const bool is_matrix = tensor.shape.rank() > 1 && name.find("ffn_gate_inp") == std::string::npos;
-      EXPECT_EQ(is_matrix, tensor.dtype == (type == "Q8_0" ? core::DType::Q8_0 : core::DType::Q4_0)) << name;
+      EXPECT_EQ(is_matrix, tensor.dtype == core::DType::Q8_0) << name;
       in_blocks += is_matrix ? 1 : 0;
     }
     EXPECT_GE(in_blocks, 2 * 7 + 1U);
