@@ -325,9 +325,10 @@ void sum_tokens(const Cpu& cpu, const A* terms, std::int64_t heads, std::int64_t
       total[h] = 0;
       for (std::int64_t first = 0; first < tokens; first += scan_chunk) {
         const A* const some = terms + h * tokens + first;
+        const std::int64_t count = std::min(scan_chunk, tokens - first);
         A sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (std::int64_t t = 0; t < std::min(scan_chunk, tokens - first); ++t) sum += some[t];
+        for (std::int64_t t = 0; t < count; ++t) sum += some[t];
         total[h] += sum;
       }
     }
