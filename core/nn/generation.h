@@ -82,12 +82,12 @@ struct Generated {
   Pace decode = {};   // tokens that were added, but for the first of each text; drafting included
 };
 
-/// The continuations of `prompts` (of at least one token each; those of ranks that run none are only counted, all others
-/// have the same); the same on every rank. The first rank's prompts and max_tokens count. What is added to a prompt
-/// does not depend on the others, but for the rounding of products with other numbers of rows, which a near-tie may
-/// show. Every rank throws alike: where prompt and max_tokens exceed the model's positions, and where logits are not
-/// finite. Where a text grows so long that other frequencies turn it (ModelConfig::long_context_from), it is run again
-/// from its beginning, so that what follows is what the whole text gives.
+/// The continuations of `prompts` (of at least one token each; those of ranks that run none are only counted, all
+/// others have the same); the same on every rank. The first rank's prompts and max_tokens count. What is added to a
+/// prompt does not depend on the others, but for the rounding of products with other numbers of rows, which a near-tie
+/// may show. Every rank throws alike: where prompt and max_tokens exceed the model's positions, and where logits are
+/// not finite. Where a text grows so long that other frequencies turn it (ModelConfig::long_context_from), it is run
+/// again from its beginning, so that what follows is what the whole text gives.
 Generated generate_texts(const Transformer& model, std::span<const std::vector<std::int32_t>> prompts,
                          const GenerateOptions& options);
 /// Of one prompt.

@@ -35,8 +35,8 @@ std::int32_t sample(std::span<const double> logits, const SamplingOptions& optio
 struct DrawPlace {
   std::uint64_t text = 0, index = 0;
 };
-/// What sample() gives of the first `count` of each row of logits [N,V], in the host's memory, side by side; -1 where it
-/// would throw. Of float32 logits probabilities are summed to 1e-6 of them.
+/// What sample() gives of the first `count` of each row of logits [N,V], in the host's memory, side by side; -1 where
+/// it would throw. Of float32 logits probabilities are summed to 1e-6 of them.
 std::vector<std::int32_t> sample_rows(const core::Tensor& logits, std::int64_t count, const SamplingOptions& options,
                                       std::span<const DrawPlace> places);
 /// The first `count` logits of one of them.

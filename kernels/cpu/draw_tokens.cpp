@@ -15,7 +15,7 @@ namespace {
 // Sorting a vocabulary takes longer than a small model to run. So its tokens are parted by how far they are below the
 // likeliest, and the part in which the sum passes the chance is sorted alone.
 constexpr std::int64_t num_parts = 256;
-constexpr int parts_of_e = 8;             // tokens of a part differ in their probability by less than a factor e^(1/8)
+constexpr int parts_of_e = 8;  // tokens of a part differ in their probability by less than a factor e^(1/8)
 constexpr std::int64_t at_once = 1024;
 
 /// Infinity where some are not finite, or all are -infinity.
@@ -66,7 +66,8 @@ std::int64_t draw(const T* row, std::int64_t count, double temperature, double c
   candidates.clear();
   for (std::int64_t i = 0; i < count; ++i)
     if (part_of[i] == part) candidates.push_back(i);
-  std::ranges::sort(candidates, [row](std::int64_t a, std::int64_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
+  std::ranges::sort(candidates,
+                    [row](std::int64_t a, std::int64_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
   std::int64_t chosen = candidates.front();
   for (const std::int64_t i : candidates) {
     const double weight = static_cast<double>(exponential(-below(i)));

@@ -43,8 +43,8 @@ struct Product {
   float* c;
 };
 
-/// Rows [i, i + Left) of A with rows [j, j + Right) of B. Sums stay in registers. `fetches`: the next rows of B are brought
-/// to the cache meanwhile.
+/// Rows [i, i + Left) of A with rows [j, j + Right) of B. Sums stay in registers. `fetches`: the next rows of B are
+/// brought to the cache meanwhile.
 template <int Left, int Right, bool fetches, class W>
 void multiply(const Product<W>& p, std::int64_t i, std::int64_t j) {
   const float* a = p.a + i * p.k;

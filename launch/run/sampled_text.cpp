@@ -35,8 +35,8 @@ std::vector<std::vector<std::int32_t>> prompts_of(const Session& session, const 
   return prompts;
 }
 
-/// Collective: what each tensor group's teacher said of its share of the texts, on every rank. (The ranks of a group say
-/// the same.)
+/// Collective: what each tensor group's teacher said of its share of the texts, on every rank. (The ranks of a group
+/// say the same.)
 void tell_shares(Rank& rank, std::vector<nn::Continuation>& texts, std::span<const std::size_t> own) {
   nlohmann::json packed = nlohmann::json::array();
   for (const std::size_t n : own) packed.push_back({n, texts[n].tokens, texts[n].stop_token});
@@ -112,7 +112,8 @@ void SampledTexts::say(std::int64_t step, const std::function<StepText(std::int6
     while_others_hear(session_.rank, [&] {
       if (!session_.teacher->has_head()) return;  // of a pipeline the last stage's says it
       std::vector<std::vector<std::int32_t>> mine;
-      for (auto n = static_cast<std::size_t>(data.rank()); n < prompts.size(); n += static_cast<std::size_t>(data.size())) {
+      for (auto n = static_cast<std::size_t>(data.rank()); n < prompts.size();
+           n += static_cast<std::size_t>(data.size())) {
         own.push_back(n);
         mine.push_back(prompts[n]);
       }
@@ -130,18 +131,19 @@ void SampledTexts::say(std::int64_t step, const std::function<StepText(std::int6
 SampledText SampledTexts::of(std::int64_t step, const std::function<StepText(std::int64_t further)>& text_of) {
   const StepText samples = text_of(0);
   const data::TokenBatch text = samples.fetch(0, samples.num_sequences);
-  const std::int64_t length = text.sequence_length, most = length - session_.config.objective.sampled_text.prompt_tokens;
+  const std::int64_t length = text.sequence_length,
+                     most = length - session_.config.objective.sampled_text.prompt_tokens;
   if (!ahead_.contains(step)) say(step, text_of);
   const std::vector<SaidText> said = std::move(ahead_.extract(step).mapped());
   ahead_.erase(ahead_.begin(), ahead_.lower_bound(step));  // of steps that another seed has made others
   core::check(std::ssize(said) == text.num_sequences, "what was said for step {} is of {} sequences, expected {}", step,
               said.size(), text.num_sequences);
   for (const SaidText& of_sequence : said)
-    core::check(std::ssize(of_sequence.tokens) <= most && of_sequence.stop_token < session_.tokenizer->vocabulary_size() &&
-                    std::ranges::all_of(of_sequence.tokens, [&](std::int32_t token) {
-                      return token < session_.tokenizer->vocabulary_size();
-                    }),
-                "what was said for step {} has more than {} tokens, or others than the tokenizer's", step, most);
+    core::check(
+        std::ssize(of_sequence.tokens) <= most && of_sequence.stop_token < session_.tokenizer->vocabulary_size() &&
+            std::ranges::all_of(of_sequence.tokens,
+                                [&](std::int32_t token) { return token < session_.tokenizer->vocabulary_size(); }),
+        "what was said for step {} has more than {} tokens, or others than the tokenizer's", step, most);
   const std::vector<std::vector<std::int32_t>> prompts = prompts_of(session_, text);
   const auto place = [&](std::int64_t sequence, std::int64_t i) {
     return static_cast<std::size_t>(sequence * length + i);

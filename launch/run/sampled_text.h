@@ -41,8 +41,8 @@ class SampledTexts {
  public:
   explicit SampledTexts(Session& session) : session_(session) {}
 
-  /// Collective: the sequences of a step for which is_sampled_step is true, the same on every rank. Each begins with the
-  /// last document of the sequence's first objective.sampled_text.prompt_tokens, has as targets what the model says
+  /// Collective: the sequences of a step for which is_sampled_step is true, the same on every rank. Each begins with
+  /// the last document of the sequence's first objective.sampled_text.prompt_tokens, has as targets what the model says
   /// behind it, until it ends the text, and is filled up by what stands in the text behind the prompt, without targets.
   /// `text_of` gives the text of the step that is so many behind this one.
   SampledText of(std::int64_t step, const std::function<StepText(std::int64_t further)>& text_of);

@@ -2,11 +2,11 @@
 //
 //     build/release/bin/bench_generation MODEL THREADS float32|bf16 ROUNDS [PROMPT NEW COUNT...]   # [32 96 4 8 16 32]
 //
-// In each round every COUNT of texts is said together, and the largest one by one, by turns: the time of the first COUNT
-// of those is what it is compared with. A text is a prompt of PROMPT tokens and NEW more, drawn at temperature 0.9. It
-// prints a line of JSON a COUNT: seconds, tokens_per_s (prompts' passes included) and ratio, medians over the rounds of
-// what each round had, and the same ratio of the processor's seconds, which a busy machine disturbs less; and of a pass the
-// bytes of weights that a text alone reads, and FLOPs a text.
+// In each round every COUNT of texts is said together, and the largest one by one, by turns: the time of the first
+// COUNT of those is what it is compared with. A text is a prompt of PROMPT tokens and NEW more, drawn at temperature
+// 0.9. It prints a line of JSON a COUNT: seconds, tokens_per_s (prompts' passes included) and ratio, medians over the
+// rounds of what each round had, and the same ratio of the processor's seconds, which a busy machine disturbs less; and
+// of a pass the bytes of weights that a text alone reads, and FLOPs a text.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -62,9 +62,9 @@ double values_read(nn::Transformer& model) {
   for (const core::Parameter* p : model.parameters()) {
     if (p->global_shape.rank() < 2 || (p->name == "embed.weight" && !config.tied_head)) continue;
     const double all = static_cast<double>(p->value.numel());
-    values += p->name.find(".experts.") == std::string::npos
-                  ? all
-                  : all * static_cast<double>(config.moe.experts_per_token) / static_cast<double>(config.moe.num_experts);
+    values += p->name.find(".experts.") == std::string::npos ? all
+                                                             : all * static_cast<double>(config.moe.experts_per_token) /
+                                                                   static_cast<double>(config.moe.num_experts);
   }
   return values;
 }
@@ -73,7 +73,8 @@ void run(const Options& options) {
   const auto memory = core::Memory::cpu(options.threads);
   const launch::ModelSource source = launch::open_model(options.model);
   nn::Transformer model(
-      source.config, {.memory = memory, .compute = options.is_bf16 ? core::DType::BF16 : core::DType::F32, .frozen = true});
+      source.config,
+      {.memory = memory, .compute = options.is_bf16 ? core::DType::BF16 : core::DType::F32, .frozen = true});
   model.load(*source.reader);
   const auto seconds_of = [&](std::span<const std::vector<std::int32_t>> prompts, std::int64_t at_once) {
     const auto start = std::chrono::steady_clock::now();

@@ -20,7 +20,9 @@ std::pair<double, double> sums_around(const std::vector<T>& row, double temperat
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return row[a] > row[b]; });
   double all = 0, sum = 0;
-  const auto weight = [&](std::size_t i) { return std::exp((static_cast<double>(row[i]) - row[order[0]]) / temperature); };
+  const auto weight = [&](std::size_t i) {
+    return std::exp((static_cast<double>(row[i]) - row[order[0]]) / temperature);
+  };
   for (std::size_t i = 0; i < row.size(); ++i) all += weight(i);
   for (const std::size_t i : order) {
     const double before = sum;
@@ -50,7 +52,8 @@ TYPED_TEST(DrawTokens, TakesTheTokenAtWhichTheSumPassesTheChance) {
     for (const double temperature : {0.3, 1.0, 20.0}) {
       std::vector<TypeParam> row;
       for (int i = 0; i < count; ++i)
-        row.push_back(i % 11 == 5 ? -static_cast<TypeParam>(inf) : static_cast<TypeParam>(3 * std::sin(i * i * 0.37) + i % 7));
+        row.push_back(i % 11 == 5 ? -static_cast<TypeParam>(inf)
+                                  : static_cast<TypeParam>(3 * std::sin(i * i * 0.37) + i % 7));
       row[0] = 1;
       for (const double chance : {0.0, 0.1, 0.5, 0.9, 0.99, 0.9999, 1 - 1e-9}) {
         const std::int32_t token = TestFixture::draw(row, 1, count, temperature, {chance})[0];
@@ -88,7 +91,8 @@ TYPED_TEST(DrawTokens, RowsAreEachForThemselvesOnAnyThreads) {
 TYPED_TEST(DrawTokens, LogitsWithoutAMaximumGiveNone) {
   const auto nan = static_cast<TypeParam>(std::nan("")), infinity = static_cast<TypeParam>(inf);
   for (const double temperature : {0.0, 1.0}) {
-    for (const std::vector<TypeParam>& row : {std::vector<TypeParam>{nan, 1}, {1, nan}, {1, infinity}, {-infinity, -infinity}})
+    for (const std::vector<TypeParam>& row :
+         {std::vector<TypeParam>{nan, 1}, {1, nan}, {1, infinity}, {-infinity, -infinity}})
       EXPECT_EQ(TestFixture::draw(row, 1, 2, temperature, {0.5})[0], -1);
     EXPECT_EQ(TestFixture::draw({1, nan}, 1, 1, temperature, {0.5})[0], 0);
     EXPECT_EQ(TestFixture::draw({-infinity, -5, -infinity}, 1, 3, temperature, {0.5})[0], 1);

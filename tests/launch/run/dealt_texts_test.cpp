@@ -40,7 +40,8 @@ TEST(DealtTexts, AreThoseOfOneRank) {
     longest = std::max(longest, text.tokens.size());
   }
   ASSERT_LT(shortest + 5, longest) << "they end at different times";
-  for (const auto& [layout, ranks] : {std::pair{"dp2", 2}, {"dp4", 4}, {"ep4", 4}, {"tp2dp2", 4}, {"pp2dp2", 4}, {"cp2", 2}})
+  for (const auto& [layout, ranks] :
+       {std::pair{"dp2", 2}, {"dp4", 4}, {"ep4", 4}, {"tp2dp2", 4}, {"pp2dp2", 4}, {"cp2", 2}})
     for (const std::int64_t at_once : {2, 30}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, at_once));
       testing::run_ranks(ranks, [&, name = layout](testing::RankWorld& world) {
@@ -66,8 +67,9 @@ TEST(DealtTexts, DraftsAreNot) {
     nn::Transformer model(golden.config(), rank.frozen_copy(DType::F64));
     model.load(golden.parameters());
     const std::vector<std::vector<std::int32_t>> prompts = {{1, 2}};
-    EXPECT_THAT(testing::error_of([&] { nn::generate_texts(model, prompts, {.draft = &model, .share = 0, .shares = 2}); }),
-                ::testing::HasSubstr("share 0 of 2"));
+    EXPECT_THAT(
+        testing::error_of([&] { nn::generate_texts(model, prompts, {.draft = &model, .share = 0, .shares = 2}); }),
+        ::testing::HasSubstr("share 0 of 2"));
   });
 }
 

@@ -318,9 +318,8 @@ TEST(ObjectiveLayouts, HiddenStatesAreMatchedAsInPyTorch) {
   for (const Match& match : {Match{"a", "/narrow", kernels::RowDistance::SquaredError, {1, 2}, true},
                              {"b", "/narrow", kernels::RowDistance::Cosine, {2, 0}, true},
                              {"c", "/wide", kernels::RowDistance::Cosine, {-1, 1}, false}})
-    for (const Layout& layout :
-         {Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp2", 2}, Layout{"ep4", 4}, Layout{"tp2", 2, 2, true},
-          Layout{"cp2", 2}, Layout{"tp2ep2", 4, 1, true, true}}) {
+    for (const Layout& layout : {Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp2", 2}, Layout{"ep4", 4},
+                                 Layout{"tp2", 2, 2, true}, Layout{"cp2", 2}, Layout{"tp2ep2", 4, 1, true, true}}) {
       SCOPED_TRACE(fmt::format("{} {}", match.name, layout.name));
       const std::string group = fmt::format("/objectives/{}", match.name), teacher_group = match.teacher;
       testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {

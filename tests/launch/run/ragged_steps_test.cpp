@@ -161,14 +161,13 @@ class RaggedSteps : public ::testing::Test {
     StepModels models{student, c.is_cached ? nullptr : &teacher, objective};
     if (c.is_cached) models.cached = &cached;
     parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
-    const StepResult result =
-        forward_backward(rank, models, samples(),
-                         {.micro_batches = micro_batches,
-                          .router = {.balance = 0.01, .z = 0.001},
-                          .recompute = recompute,
-                          .valid_vocabulary = vocabulary,
-                          .hidden = HiddenMatch{.weight = 0.3, .layers = {-1, 1}}},
-                         sync);
+    const StepResult result = forward_backward(rank, models, samples(),
+                                               {.micro_batches = micro_batches,
+                                                .router = {.balance = 0.01, .z = 0.001},
+                                                .recompute = recompute,
+                                                .valid_vocabulary = vocabulary,
+                                                .hidden = HiddenMatch{.weight = 0.3, .layers = {-1, 1}}},
+                                               sync);
     then(result, student);
   }
   /// The mean over the step's targets of KL to the teacher that has read each document from its beginning, over its
@@ -177,7 +176,8 @@ class RaggedSteps : public ::testing::Test {
     const data::TokenBatch batch = samples();
     const nn::Batch all = make_batch(student.memory(), batch, 0, sequences);
     core::Tape off(core::Tape::Mode::Off);
-    const core::Tensor logits = core::logits_of(student.forward(off, student.pass(all)).hidden.value, student.head().value);
+    const core::Tensor logits =
+        core::logits_of(student.forward(off, student.pass(all)).hidden.value, student.head().value);
     const auto softmax = [&](const double* z) {
       std::vector<double> p;
       for (std::int64_t v = 0; v < vocabulary; ++v) p.push_back(std::exp(z[v] / temperature));
@@ -190,7 +190,8 @@ class RaggedSteps : public ::testing::Test {
       for (std::int64_t i = 0; i < piece.count; ++i) {
         const std::int64_t t = piece.first + i;
         if (batch.targets[static_cast<std::size_t>(t)] < 0) continue;
-        const auto& z = read_[static_cast<std::size_t>(piece.document)].logits[static_cast<std::size_t>(piece.position + i)];
+        const auto& z =
+            read_[static_cast<std::size_t>(piece.document)].logits[static_cast<std::size_t>(piece.position + i)];
         const std::vector<double> p = softmax(z.data()), q = softmax(logits.data<double>() + t * rows_of_head);
         std::vector<std::size_t> order(p.size());
         std::iota(order.begin(), order.end(), std::size_t{0});
@@ -230,14 +231,16 @@ TEST_F(RaggedSteps, AreOneGradientHoweverTheyAreCut) {
       Rank rank(world.comm, "dp1", 1);
       run(rank, c, 1, false, [&](const StepResult& result, nn::Transformer& student) {
         expected = {result.loss(), result.objective, result.hidden, {}};
-        for (const core::Parameter* p : student.parameters()) expected.gradients[p->name] = testing::values_of(p->slot->grad);
+        for (const core::Parameter* p : student.parameters())
+          expected.gradients[p->name] = testing::values_of(p->slot->grad);
         if (!c.is_cached || c.ce_weight > 0) return;
         EXPECT_NEAR(result.objective, ghost_kl(student, c.temperature), 1e-5);
       });
     });
     ASSERT_GT(expected.hidden, 0);
-    for (const Layout& layout : {Layout{"dp1", 1, 4}, Layout{"dp1", 1, 16, true}, Layout{"dp4", 4, 1}, Layout{"dp4", 4, 4},
-                                 Layout{"ep4", 4, 1}, Layout{"tp2dp2", 4, 2}, Layout{"cp2dp2", 4, 1}}) {
+    for (const Layout& layout :
+         {Layout{"dp1", 1, 4}, Layout{"dp1", 1, 16, true}, Layout{"dp4", 4, 1}, Layout{"dp4", 4, 4},
+          Layout{"ep4", 4, 1}, Layout{"tp2dp2", 4, 2}, Layout{"cp2dp2", 4, 1}}) {
       SCOPED_TRACE(fmt::format("{} {}", layout.name, layout.micro_batches));
       testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
         Rank rank(world.comm, layout.name, 1);

@@ -1,6 +1,6 @@
 // Runs whose passes see their weights as a GGUF file holds them: the file that is written of them has those values, and
-// a student that learned with them is nearer to its teacher than one that is rounded afterwards, in the file that it was
-// trained for.
+// a student that learned with them is nearer to its teacher than one that is rounded afterwards, in the file that it
+// was trained for.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 

@@ -87,7 +87,8 @@ TEST(EndToEnd, StepsOfSampledTextAreTheLoopWrittenOut) {
   config.moe.experts_per_token = 2;
   config.moe.expert_width = 12;
   // By whom, and the texts of how many steps before the first of them.
-  for (const auto& [by, at_once] : {std::pair<std::string, std::int64_t>{"STUDENT", 1}, {"STUDENT", 2}, {"TEACHER", 2}}) {
+  for (const auto& [by, at_once] :
+       {std::pair<std::string, std::int64_t>{"STUDENT", 1}, {"STUDENT", 2}, {"TEACHER", 2}}) {
     SCOPED_TRACE(fmt::format("{} {}", by, at_once));
     WrittenOut student(config, init_weights(config, 11));
     WrittenOutAdamW adamw{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-5};
@@ -143,7 +144,8 @@ TEST(EndToEnd, SampledTextRepeatsAndGoesOnBitForBit) {
     ASSERT_EQ(folder.limbeck(run + " --out whole" + at_once).code, 0);
     ASSERT_EQ(folder.limbeck(run + " --out parts" + at_once + " --steps 3").code, 0);
     ASSERT_EQ(folder.limbeck(run + " --out parts" + at_once + " --resume").code, 0);
-    const std::vector<json> whole = whole_lines(folder, "whole" + at_once), parts = whole_lines(folder, "parts" + at_once);
+    const std::vector<json> whole = whole_lines(folder, "whole" + at_once),
+                            parts = whole_lines(folder, "parts" + at_once);
     ASSERT_EQ(whole.size(), 8U);
     ASSERT_EQ(parts.size(), 8U);
     int sampled = 0;
