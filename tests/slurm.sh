@@ -102,14 +102,10 @@ queue() {
 }
 # submit NAME OPTION... -- SCRIPT ARGUMENT...: the run $work/NAME.
 submit() {
-  local name=$1 options=()
-  shift
-  while [[ $1 != -- ]]; do
-    options+=("$1")
-    shift
-  done
-  queue "$name" "${options[@]}" -- "$2" train "$root/examples/tiny_moe.textproto" --out "$work/$name" --set data.text="$work/text" \
-    --set generation= --set train.steps=$steps "${@:3}"
+  local name=$1 words=("${@:2}") at=0
+  while [[ ${words[at]} != -- ]]; do at=$((at + 1)); done
+  queue "$name" "${words[@]:0:at + 2}" train "$root/examples/tiny_moe.textproto" --out "$work/$name" --set data.text="$work/text" \
+    --set generation= --set train.steps=$steps "${words[@]:at + 2}"
 }
 over_both=(--nodes=2 --ntasks-per-node=1)
 steps_done() { cat "$work/$1/metrics.jsonl" 2>/dev/null | wc -l; }
@@ -190,10 +186,10 @@ cat >"$work/cache.textproto" <<CONFIG
 teacher { source: "$work/undisturbed" cache_tokens: 8 }
 data { text: "$work/text" sequence_length: 64 held_out_fraction: 0.2 }
 CONFIG
-queue shares --array=3-5 --ntasks=1 -- cache.sbatch "$work/cache.textproto" --out "$work/cache"
+queue shares --array=3-5 --ntasks=1 -- cache.sbatch "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --out "$work/cache"
 shares=$job
-queue closed --dependency="afterany:$shares" --ntasks=2 -- cache.sbatch "$work/cache.textproto" --out "$work/cache" --verify
-eventually "the share 1/3" grep -q "share 1/3, start .*: exit code 0" "$work/shares.out"
+queue closed --dependency="afterany:$shares" --ntasks=2 -- cache.sbatch "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --out "$work/cache" --verify
+eventually "the share 1/3" grep -qs "share 1/3, start .*: exit code 0" "$work/shares.out"
 eventually "the end of the cache" has_ended closed 1 0
 for share in 0 2; do grep -q "share $share/3, start .*: exit code 0" "$work/shares.out" || fail "share $share was not written"; done
 grep -q "of share 2/3 of the text are missing" "$work/shares.out" && grep -q "earlier writers left" "$work/closed.out" &&
