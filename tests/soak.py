@@ -36,6 +36,9 @@ async def request(port, path):
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
     await writer.drain()
+    if b" 200 " not in (answer := await reader.readline()):
+        writer.close()
+        raise ConnectionError(f"{path}: {answer.decode('utf-8', 'replace').strip() or 'no answer'}")
     return reader, writer
 
 
@@ -48,7 +51,7 @@ async def follow(port, seed, counts):
             while (left := end - time.monotonic()) > 0:
                 line = await asyncio.wait_for(reader.readline(), left)
                 if not line:
-                    raise ConnectionError("the watcher ended the events")
+                    raise ConnectionError(f"the watcher ended the events {left:.0f} s too early")
                 counts["events"] += line.startswith(b"event:")
                 if line.startswith(b"event: page") and rng.random() < 0.2:
                     page, page_writer = await request(port, "/page")

@@ -59,8 +59,11 @@ std::vector<AxisCommunication> communication_of(const Traffic& sum, std::int64_t
 
 std::vector<AxisCommunication> communication_of(const RunRecord& record) {
   std::set<double> steps;  // at which anything was exchanged
-  for (const auto& [axis, traffic] : record.traffic)
+  double steps_a_point = 1;
+  for (const auto& [axis, traffic] : record.traffic) {
     steps.insert(traffic.exposed_s.steps.begin(), traffic.exposed_s.steps.end());
+    steps_a_point = static_cast<double>(traffic.exposed_s.values_a_point);
+  }
   double seconds = 0, before = 0;
   if (const auto found = record.series.find("seconds"); found != record.series.end())
     for (std::size_t i = 0; i < found->second.values.size(); ++i) {
@@ -68,14 +71,16 @@ std::vector<AxisCommunication> communication_of(const RunRecord& record) {
       if (steps.contains(found->second.steps[i])) seconds += after - before;
       before = after;
     }
-  const auto sum = [](const Series& s) { return std::accumulate(s.values.begin(), s.values.end(), 0.0); };
+  const auto sum = [steps_a_point](const Series& s) {
+    return steps_a_point * std::accumulate(s.values.begin(), s.values.end(), 0.0);
+  };
   std::vector<AxisCommunication> axes;
   for (const auto& [axis, traffic] : record.traffic)
     axes.push_back(mean_of({.axis = axis,
                             .inside = sum(traffic.inside),
                             .across = sum(traffic.across),
                             .exposed_s = sum(traffic.exposed_s)},
-                           std::max(1.0, static_cast<double>(steps.size())), seconds));
+                           std::max(1.0, steps_a_point * static_cast<double>(steps.size())), seconds));
   return axes;
 }
 

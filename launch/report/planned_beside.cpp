@@ -27,8 +27,6 @@ std::string three_digits(double value) { return fmt::format("{:.3g}", value); }
 Value known(double value) { return value > 0 ? Value(value) : std::nullopt; }
 Value divided(const Value& value, double by) { return value && by > 0 ? Value(*value / by) : std::nullopt; }
 
-double greatest(const Series& series) { return *std::max_element(series.values.begin(), series.values.end()); }
-
 /// Bytes of a step, for ranks of its own node and of others.
 struct Sent {
   double inside = 0, across = 0;
@@ -58,7 +56,7 @@ void add_memory(std::vector<PlannedFigure>& figures, const RunResults& run, cons
         .name = fmt::format("memory: {}", part.text), .planned = {}, .measured = {}, .text = text_of_bytes};
     if (plan) figure.planned = static_cast<double>(part.bytes);
     if (measured != run.record.memory.end() && !measured->second.values.empty())
-      figure.measured = greatest(measured->second);
+      figure.measured = measured->second.greatest();
     if (figure.planned.value_or(0) > 0 || figure.measured.value_or(0) > 0) figures.push_back(std::move(figure));
   }
 }

@@ -38,11 +38,9 @@ class Axes {
     double low = std::numeric_limits<double>::infinity();
     double high = -low;
     const auto widen = [&](const Series* series) {
-      if (series == nullptr) return;
-      for (const double value : series->values) {
-        low = std::min(low, bounded(value, scale_));
-        high = std::max(high, bounded(value, scale_));
-      }
+      if (series == nullptr || series->values.empty()) return;
+      low = std::min(low, bounded(series->least(), scale_));
+      high = std::max(high, bounded(series->greatest(), scale_));
     };
     for (const Curve& curve : plot.curves) widen(curve.series);
     widen(plot.band_low);
@@ -215,7 +213,7 @@ Thinned thinned(const Series& series, std::size_t most_points) {
   const std::size_t n = series.values.size();
   const std::size_t count = std::min(n, most_points);
   Thinned result;
-  result.is_exact = count == n;
+  result.is_exact = count == n && series.low.empty();
   for (std::size_t i = 0; i < count; ++i) {
     const auto begin = static_cast<std::ptrdiff_t>(i * n / count),
                end = static_cast<std::ptrdiff_t>((i + 1) * n / count);
@@ -224,11 +222,12 @@ Thinned thinned(const Series& series, std::size_t most_points) {
       for (auto k = begin; k < end; ++k) sum += values[static_cast<std::size_t>(k)] / static_cast<double>(end - begin);
       return sum;
     };
-    const auto [low, high] = std::minmax_element(series.values.begin() + begin, series.values.begin() + end);
+    const auto& lows = series.low.empty() ? series.values : series.low;
+    const auto& highs = series.high.empty() ? series.values : series.high;
     result.steps.push_back(mean(series.steps));
     result.mean.push_back(mean(series.values));
-    result.low.push_back(*low);
-    result.high.push_back(*high);
+    result.low.push_back(*std::min_element(lows.begin() + begin, lows.begin() + end));
+    result.high.push_back(*std::max_element(highs.begin() + begin, highs.begin() + end));
   }
   return result;
 }

@@ -217,13 +217,17 @@ std::optional<double> RunResults::wall_seconds() const {
 
 std::optional<double> RunResults::peak_bytes() const {
   const Series* bytes = series_of(record, "rss_bytes");
-  return bytes == nullptr ? std::nullopt
-                          : std::make_optional(*std::max_element(bytes->values.begin(), bytes->values.end()));
+  return bytes == nullptr ? std::nullopt : std::make_optional(bytes->greatest());
 }
 
 std::string name_of_run(const fs::path& directory) { return fs::canonical(directory).filename().string(); }
 
 RunResults read_run(const RunDirectory& directory) {
+  RecordReader record(directory.metrics());
+  return read_run(directory, record);
+}
+
+RunResults read_run(const RunDirectory& directory, RecordReader& record) {
   if (!fs::is_regular_file(directory.config()) ||
       (!fs::is_regular_file(directory.metrics()) && !RunDirectory::is_run(directory.path())))
     core::fail_usage("{}: is no run directory, expected {} and {} there", directory.path().string(),
@@ -233,7 +237,7 @@ RunResults read_run(const RunDirectory& directory) {
   run.name = name_of_run(directory.path());
   run.config_text = data::read_text_file(directory.config(), most_bytes);
   run.config = parse_config(run.config_text, directory.config().string());
-  if (fs::exists(directory.metrics())) run.record = read_run_record(directory.metrics());
+  run.record = record.read();
   read_start(run);
   read_end(run, directory.is_in_use());
   return run;

@@ -79,6 +79,8 @@ std::string name_of_run(const std::filesystem::path& directory);
 /// Throws, naming file and line or member, where one of its files is damaged, and a UsageError where the folder is no
 /// run's. A run without a step yet has an empty record.
 RunResults read_run(const RunDirectory& directory);
+/// The same with a reader of its metrics, which goes on where it was.
+RunResults read_run(const RunDirectory& directory, RecordReader& record);
 
 /// "preferences", "rewards", "distillation" or "training".
 const char* kind_of(const RunResults& run);

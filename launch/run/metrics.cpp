@@ -14,22 +14,40 @@ namespace limbeck::launch {
 using core::check;
 using core::fail;
 
-bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each) {
-  check(std::filesystem::is_regular_file(file), "{}: is no file, expected the metrics of a run", file.string());
-  std::ifstream in(file, std::ios::binary);
-  core::check_system(in.is_open(), "{}: cannot be read", file.string());
+bool MetricsReader::read(const std::function<void(const MetricsLine&)>& each) {
+  check(std::filesystem::is_regular_file(file_), "{}: is no file, expected the metrics of a run", file_.string());
+  std::ifstream in(file_, std::ios::binary);
+  core::check_system(in.is_open() && in.seekg(end_), "{}: cannot be read", file_.string());
   MetricsLine line;
-  for (line.number = 1; std::getline(in, line.text); ++line.number) {
+  while (std::getline(in, line.text)) {
     if (in.eof()) return false;  // no newline
+    line.number = num_lines_ + 1;
     line.values = nlohmann::json::parse(line.text, nullptr, /*allow_exceptions=*/false);
     if (data::has_zero_byte(line.text) || !line.values.is_object() || !line.values.contains("step") ||
         !line.values["step"].is_number_integer())
-      fail("{}:{}: expected a JSON object with a whole number \"step\"", file.string(), line.number);
+      fail("{}:{}: expected a JSON object with a whole number \"step\"", file_.string(), line.number);
     line.step = line.values["step"].get<std::int64_t>();
     each(line);
+    num_lines_ = line.number;
+    last_begin_ = end_;
+    end_ += std::ssize(line.text) + 1;
+    last_text_ = line.text;
   }
-  core::check_system(!in.bad(), "{}: cannot be read", file.string());
+  core::check_system(!in.bad(), "{}: cannot be read", file_.string());
   return true;
+}
+
+bool MetricsReader::continues() const {
+  if (num_lines_ == 0) return true;
+  std::ifstream in(file_, std::ios::binary);
+  std::string there(last_text_.size() + 1, '\0');
+  in.seekg(last_begin_);
+  in.read(there.data(), std::ssize(there));
+  return in.good() && there == last_text_ + '\n';
+}
+
+bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each) {
+  return MetricsReader(file).read(each);
 }
 
 double TrainingSeconds::add(const nlohmann::json& line) {

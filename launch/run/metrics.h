@@ -4,6 +4,9 @@
 //     Metrics metrics(run.metrics(), /*first_step=*/checkpoint_step);   // lines of later steps go
 //     metrics.write({{"step", 3}, {"loss", 2.5}});
 //     read_metrics(run.metrics(), [](const MetricsLine& line) { use(line.step, line.values["loss"]); });
+//
+//     MetricsReader reader(run.metrics());   // of a file that grows
+//     reader.read(use);                      // and later again, from where it was
 #pragma once
 
 #include <cstdint>
@@ -12,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "data/files/output_file.h"
 
@@ -27,6 +31,23 @@ struct MetricsLine {
 /// Every whole line, in order; false where the file ends in one that was half written. Throws "FILE:LINE: ..." at a
 /// line that is not an object with a whole number "step".
 bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each);
+
+/// Reads a file that grows, each line once.
+class MetricsReader {
+ public:
+  explicit MetricsReader(std::filesystem::path file) : file_(std::move(file)) {}
+
+  /// The whole lines behind those that it has read, as read_metrics.
+  bool read(const std::function<void(const MetricsLine&)>& each);
+  /// Whether the last line that it has read is where it was; else the file has been cut or is another.
+  bool continues() const;
+
+ private:
+  std::filesystem::path file_;
+  std::string last_text_;
+  std::int64_t num_lines_ = 0;
+  std::streamoff last_begin_ = 0, end_ = 0;  // of the last line that was read
+};
 
 /// The seconds that a run had trained after each of its lines: "seconds", or where an older run's lines have none, the
 /// sum of what their tokens took at their speed.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "launch/run/expert_load.h"
@@ -13,13 +14,19 @@ namespace limbeck::launch {
 using core::check;
 using nlohmann::json;
 
-namespace {
-
-/// A line being read, and what is said where it is wrong.
-class Reader {
+/// What the lines read so far say, and the one being read, which is named where it is wrong.
+class RecordReader::Lines {
  public:
-  Reader(std::string file, RunRecord& record) : file_(std::move(file)), record_(record) {}
+  Lines(const std::filesystem::path& metrics, std::size_t most_points)
+      : file_(metrics.string()), most_points_(most_points), lines_(metrics) {}
 
+  bool continues() const { return lines_.continues(); }
+  void read() {
+    record_.is_whole = lines_.read([this](const MetricsLine& line) { read(line); });
+  }
+  const RunRecord& record() const { return record_; }
+
+ private:
   void read(const MetricsLine& line) {
     place_ = fmt::format("{}:{}", file_, line.number);
     constexpr std::int64_t most_steps = 1'000'000'000'000'000;
@@ -45,14 +52,13 @@ class Reader {
       }
     }
     if (const double seconds = seconds_.add(line.values); seconds > 0)
-      record_.series["seconds"].add(static_cast<double>(line.step), seconds);
+      record_.series["seconds"].add(static_cast<double>(line.step), seconds, most_points_);
   }
 
- private:
   void add(Series& series, const std::string& name, const json& value) const {
     if (value.is_null()) return;
     check(value.is_number(), "{}: {} is {}, expected a number", place_, name, value.type_name());
-    series.add(static_cast<double>(record_.last_step), value.get<double>());
+    series.add(static_cast<double>(record_.last_step), value.get<double>(), most_points_);
   }
 
   void check_object(const std::string& name, const json& value) const {
@@ -110,33 +116,86 @@ class Reader {
     const auto starved = std::count_if(load.assignments.begin(), load.assignments.end(), [&](std::int64_t n) {
       return static_cast<double>(n) < starved_below * total / num_experts;
     });
-    load.starved.add(static_cast<double>(record_.last_step), static_cast<double>(starved) / num_experts);
+    load.starved.add(static_cast<double>(record_.last_step), static_cast<double>(starved) / num_experts, most_points_);
   }
 
   std::string file_;
   std::string place_;
-  RunRecord& record_;
+  std::size_t most_points_;
+  MetricsReader lines_;
+  RunRecord record_;
   TrainingSeconds seconds_;
 };
 
+namespace {
+
+/// What each point of a series has.
+template <class F>
+void for_each_column(Series& series, const F& f) {
+  for (auto* column : {&series.steps, &series.values, &series.low, &series.high}) f(*column);
+}
+
+/// The point at `from` joins that at `to`: of so many values each.
+void join(Series& series, std::size_t to, std::size_t from, std::int64_t values_to, std::int64_t values_from) {
+  const double share = static_cast<double>(values_from) / static_cast<double>(values_to + values_from);
+  for (auto* mean : {&series.steps, &series.values}) (*mean)[to] = (1 - share) * (*mean)[to] + share * (*mean)[from];
+  series.low[to] = std::min(series.low[to], series.low[from]);
+  series.high[to] = std::max(series.high[to], series.high[from]);
+}
+
+void halve(Series& series) {
+  if (series.low.empty()) series.low = series.high = series.values;
+  const std::size_t half = series.values.size() / 2;
+  for (std::size_t i = 0; i < half; ++i) {
+    for_each_column(series, [i](auto& column) { column[i] = column[2 * i]; });
+    join(series, i, 2 * i + 1, series.values_a_point, series.values_a_point);
+  }
+  for_each_column(series, [half](auto& column) { column.resize(half); });
+  series.values_a_point *= 2;
+}
+
 }  // namespace
 
-void Series::add(double step, double value) {
+void Series::add(double step, double value, std::size_t most_points) {
   if (!std::isfinite(value)) return;
+  // The last value has stood by itself, though it may not be the first of its point.
+  if (const std::int64_t before = num_values == 0 ? 0 : (num_values - 1) % values_a_point; before > 0) {
+    join(*this, values.size() - 2, values.size() - 1, before, 1);
+    for_each_column(*this, [](auto& column) { column.pop_back(); });
+  }
+  if (most_points > 0 && values.size() == most_points && num_values % values_a_point == 0) halve(*this);
   steps.push_back(step);
   values.push_back(value);
+  if (values_a_point > 1) {
+    low.push_back(value);
+    high.push_back(value);
+  }
+  ++num_values;
 }
+
+double Series::least() const { return std::ranges::min(low.empty() ? values : low); }
+
+double Series::greatest() const { return std::ranges::max(high.empty() ? values : high); }
 
 double RunRecord::last(const std::string& field, double otherwise) const {
   const auto found = series.find(field);
   return found == series.end() || found->second.values.empty() ? otherwise : found->second.values.back();
 }
 
-RunRecord read_run_record(const std::filesystem::path& metrics) {
-  RunRecord record;
-  Reader reader(metrics.string(), record);
-  record.is_whole = read_metrics(metrics, [&](const MetricsLine& line) { reader.read(line); });
-  return record;
+RecordReader::RecordReader(std::filesystem::path metrics, std::size_t most_points)
+    : metrics_(std::move(metrics)), most_points_(most_points) {}
+RecordReader::RecordReader(RecordReader&&) noexcept = default;
+RecordReader& RecordReader::operator=(RecordReader&&) noexcept = default;
+RecordReader::~RecordReader() = default;
+
+const RunRecord& RecordReader::read() {
+  static const RunRecord none;
+  std::unique_ptr<Lines> lines = std::move(lines_);  // which go where a line throws
+  if (!std::filesystem::exists(metrics_)) return none;
+  if (!lines || !lines->continues()) lines = std::make_unique<Lines>(metrics_, most_points_);
+  lines->read();
+  lines_ = std::move(lines);
+  return lines_->record();
 }
 
 }  // namespace limbeck::launch

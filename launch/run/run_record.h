@@ -1,23 +1,35 @@
 // What a run wrote down of its steps, as columns.
 //
-//     const RunRecord record = read_run_record(run.metrics());
+//     const RunRecord record = RecordReader(run.metrics()).read();
 //     record.series.at("loss").values.back();
 //     record.loads.at(3).entropy;                     // of the experts of layer 3
+//
+//     RecordReader reader(run.metrics(), 1024);       // of a run that goes on, in a memory that does not
+//     reader.read().last("loss");                     // and later again: only new lines are read
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace limbeck::launch {
 
-/// Values at steps, in order.
+/// Values at steps, in order. Of a series that is kept in few points each stands for some values that follow one
+/// another: their mean, at their mean step; but the last is always the last value.
 struct Series {
   std::vector<double> steps;
   std::vector<double> values;
-  void add(double step, double value);
+  std::vector<double> low, high;  // least and greatest of each point's values; empty where a point is one value
+  std::int64_t values_a_point = 1;
+  std::int64_t num_values = 0;
+
+  /// A value that is not finite is left out. Of more than `most_points` (even; 0: without a bound) two make one.
+  void add(double step, double value, std::size_t most_points = 0);
+  double least() const;     // of all values, of which there is one
+  double greatest() const;  // likewise
 };
 
 struct LayerLoad {
@@ -48,8 +60,26 @@ struct RunRecord {
   double last(const std::string& field, double otherwise = 0) const;
 };
 
-/// Reads metrics.jsonl; a value that is null is left out. Throws "FILE:LINE: ..." at a line that no run writes: no
-/// object, steps that go back, a field that is text, a load without its layer. Empty where there is no line yet.
-RunRecord read_run_record(const std::filesystem::path& metrics);
+/// Reads metrics.jsonl, of a run that goes on again and again, and then only what is new. A value that is null is left
+/// out.
+class RecordReader {
+ public:
+  /// Of each series at most so many points are kept, and the last value; 0: all.
+  explicit RecordReader(std::filesystem::path metrics, std::size_t most_points = 0);
+  RecordReader(RecordReader&&) noexcept;
+  RecordReader& operator=(RecordReader&&) noexcept;
+  ~RecordReader();
+
+  /// Empty where there is no file yet, or no line; from the first line where the file is another, or was cut, since.
+  /// Throws "FILE:LINE: ..." at a line that no run writes: no object, steps that go back, a field that is text, a load
+  /// without its layer; and then begins anew the next time.
+  const RunRecord& read();
+
+ private:
+  class Lines;
+  std::filesystem::path metrics_;
+  std::size_t most_points_ = 0;
+  std::unique_ptr<Lines> lines_;
+};
 
 }  // namespace limbeck::launch

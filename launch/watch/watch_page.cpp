@@ -77,8 +77,8 @@ PageParts live_parts() { return {.policy = policy, .section = ranks_section, .sc
 
 }  // namespace
 
-std::string watch_page(const std::vector<std::filesystem::path>& paths) {
-  std::vector<RunResults> all = read_runs(paths), begun;
+std::string watch_page(const std::vector<RunResults>& all) {
+  std::vector<RunResults> begun;
   std::vector<std::string> names;
   for (const RunResults& run : all) names.push_back(run.name);
   std::ranges::copy_if(all, std::back_inserter(begun), [](const RunResults& run) { return !run.record.is_empty(); });

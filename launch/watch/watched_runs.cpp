@@ -19,7 +19,8 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-constexpr int quiet_for_a_page = 10;  // times what a page takes
+constexpr int quiet_for_a_page = 10;       // times what a page takes
+constexpr std::size_t most_points = 1024;  // of a series, however long the run: some more than a page draws
 
 /// Sizes and times of files that a run writes to.
 std::string look_at(const fs::path& file) {
@@ -36,6 +37,7 @@ WatchedRuns::WatchedRuns(std::vector<fs::path> runs) : runs_(std::move(runs)) {
   for (const fs::path& run : runs_)
     if (!RunDirectory::is_run(run))
       core::fail_usage("{}: is no run, expected the directory of one, with config.textproto", run.string());
+  for (const fs::path& run : runs_) records_.emplace_back(RunDirectory(run).metrics(), most_points);
   names_ = names_apart(runs_);
   look();
 }
@@ -51,9 +53,14 @@ std::string WatchedRuns::look_of_files() const {
   return look;
 }
 
-std::string WatchedRuns::written_page() const {
+std::string WatchedRuns::written_page() {
   try {
-    return watch_page(runs_);
+    std::vector<RunResults> results;
+    for (std::size_t i = 0; i < runs_.size(); ++i) {
+      results.push_back(read_run(RunDirectory(runs_[i]), records_[i]));
+      results.back().name = names_[i];
+    }
+    return watch_page(results);
   } catch (const std::exception& error) {  // somebody removes it, or its disk has gone
     return page_without_runs(names_, error.what());
   }

@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+#include "launch/run/run_record.h"
+
 namespace limbeck::launch {
 
 /// What is known, by a number each that grows with what is new.
@@ -47,12 +49,13 @@ class WatchedRuns {
 
  private:
   std::string look_of_files() const;
-  std::string written_page() const;
+  std::string written_page();
   std::string written_ranks() const;
 
   std::vector<std::filesystem::path> runs_;
   std::vector<std::string> names_;
-  std::string last_look_;  // of the looking thread alone, as the next two
+  std::vector<RecordReader> records_;  // of the looking thread alone, as the next two
+  std::string last_look_;
   std::chrono::steady_clock::time_point next_page_{};
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;

@@ -296,7 +296,7 @@ TEST_F(ReportTest, AFolderThatIsNoRunIsWrongUse) {
 
 TEST_F(ReportTest, NullsAreLeftOutOfTheColumns) {
   metrics("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":null}\n{\"step\":3,\"loss\":4}\n");
-  const RunRecord record = read_run_record(run_ / "metrics.jsonl");
+  const RunRecord record = RecordReader(run_ / "metrics.jsonl").read();
   EXPECT_THAT(record.series.at("loss").steps, ::testing::ElementsAre(1, 3));
   EXPECT_THAT(record.series.at("loss").values, ::testing::ElementsAre(2, 4));
   EXPECT_EQ(record.first_step, 1);
