@@ -65,6 +65,8 @@ ARMS = {
     "jensen_shannon": ("Jensen-Shannon", {"sets": ["objective.divergence=JENSEN_SHANNON"]}),
     "hidden": ("KD and hidden states", {"sets": ["objective.hidden_states.weight=1"]}),
     "on_policy": ("the last third half on-policy", {"sets": ["objective.sampled_text.fraction=0.5", "objective.sampled_text.first_step={third}"]}),
+    "on_policy_16": ("the same, texts of 16 steps said together",
+                     {"sets": ["objective.sampled_text.fraction=0.5", "objective.sampled_text.first_step={third}", "objective.sampled_text.steps_at_once=16"]}),
     "teacher_q4_0": ("the teacher rounded to Q4_0 once more", {"teacher": "Q4_0"}),
 }
 
