@@ -50,21 +50,45 @@ std::int64_t blocks_for(std::int64_t positions, std::int64_t rows_of_block) {
 CachePartWriter::CachePartWriter(fs::path folder, std::string name, const CacheIdentity& identity)
     : folder_(std::move(folder)), name_(std::move(name)), identity_(identity) {}
 
-void CachePartWriter::add(const DocumentKey& document, const CachedRows& rows) {
+void CachePartWriter::begin(const DocumentKey& document, std::int64_t positions) {
+  check(left_ == 0, "{}: a document lacks {} of its rows", (folder_ / name_).string(), left_);
   documents_.push_back(as_signed(document.high));
   documents_.push_back(as_signed(document.low));
-  lengths_.push_back(rows.n);
-  const std::int64_t of_block = identity_.contents.rows_of_block();
-  for (std::int64_t first = 0; first < rows.n; first += of_block) {
-    const std::string block = encode_rows(rows, identity_.contents, first, std::min(of_block, rows.n - first));
-    data_ += block;
-    ends_.push_back(std::ssize(data_));
-    hashes_.push_back(as_signed(XXH3_64bits(block.data(), block.size())));
+  lengths_.push_back(positions);
+  positions_ += positions;
+  left_ = positions;
+  begin_block();
+}
+
+void CachePartWriter::begin_block() {
+  block_.resize(std::min(identity_.contents.rows_of_block(), left_), identity_.contents);
+  rows_of_block_ = 0;
+}
+
+void CachePartWriter::append(const CachedRows& rows) {
+  check(rows.n <= left_, "{}: a document has {} rows more than it lacks, {}", (folder_ / name_).string(), rows.n,
+        left_);
+  for (std::int64_t first = 0; first < rows.n;) {
+    const std::int64_t count = std::min(block_.n - rows_of_block_, rows.n - first);
+    block_.copy(rows, first, count, rows_of_block_);
+    first += count;
+    rows_of_block_ += count;
+    left_ -= count;
+    if (rows_of_block_ < block_.n) return;
+    blocks_.push_back(encode_rows(block_, identity_.contents, 0, block_.n));
+    ends_.push_back((ends_.empty() ? 0 : ends_.back()) + std::ssize(blocks_.back()));
+    hashes_.push_back(as_signed(XXH3_64bits(blocks_.back().data(), blocks_.back().size())));
+    begin_block();
   }
-  positions_ += rows.n;
+}
+
+void CachePartWriter::add(const DocumentKey& document, const CachedRows& rows) {
+  begin(document, rows.n);
+  append(rows);
 }
 
 CachePartInfo CachePartWriter::finish() {
+  check(left_ == 0, "{}: a document lacks {} of its rows", (folder_ / name_).string(), left_);
   TemporaryFile temporary(folder_ / name_);
   const std::int64_t identity = as_signed(identity_hash(identity_));
   Hdf5File out = Hdf5File::create(temporary.name());
@@ -79,7 +103,12 @@ CachePartInfo CachePartWriter::finish() {
   write(lengths_path, DType::I64, lengths_.data(), {std::ssize(lengths_)});
   write(ends_path, DType::I64, ends_.data(), {std::ssize(ends_)});
   write(hashes_path, DType::I64, hashes_.data(), {std::ssize(hashes_)});
-  write(data_path, DType::U8, data_.data(), {std::ssize(data_)});
+  out.create_dataset(data_path, DType::U8, {ends_.empty() ? 0 : ends_.back()});
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    const std::int64_t size = std::ssize(blocks_[b]);
+    const std::int64_t at = ends_[b] - size;
+    if (size > 0) out.write(data_path, DType::U8, blocks_[b].data(), {&at, 1}, {size});
+  }
   out.close();
   CachePartInfo info;
   info.file = describe_file(folder_, temporary.name().filename().string());
@@ -199,21 +228,11 @@ CachedRows CachePart::read(std::size_t document, std::int64_t first, std::int64_
   const std::int64_t of_block = identity_.contents.rows_of_block();
   CachedRows rows;
   rows.resize(count, identity_.contents);
-  const std::size_t temperatures = identity_.contents.temperatures.size();
   for (std::int64_t at = first; at < first + count;) {
     const std::int64_t block = at / of_block;
     const CachedRows from = rows_of_block(document, block);
-    const std::int64_t skipped = at - block * of_block, taken = std::min(from.n - skipped, first + count - at),
-                       to = at - first, w = rows.width;
-    std::copy_n(from.ids.begin() + skipped * w, taken * w, rows.ids.begin() + to * w);
-    std::copy_n(from.log_p.begin() + skipped * w, taken * w, rows.log_p.begin() + to * w);
-    std::copy_n(from.likeliest.begin() + skipped, taken, rows.likeliest.begin() + to);
-    std::copy_n(from.target_loss.begin() + skipped, taken, rows.target_loss.begin() + to);
-    std::copy_n(from.hidden.begin() + skipped * rows.hidden_size, taken * rows.hidden_size,
-                rows.hidden.begin() + to * rows.hidden_size);
-    for (std::size_t t = 0; t < temperatures; ++t)
-      std::copy_n(from.rest.begin() + static_cast<std::int64_t>(t) * from.n + skipped, taken,
-                  rows.rest.begin() + static_cast<std::int64_t>(t) * count + to);
+    const std::int64_t skipped = at - block * of_block, taken = std::min(from.n - skipped, first + count - at);
+    rows.copy(from, skipped, taken, at - first);
     at += taken;
   }
   return rows;

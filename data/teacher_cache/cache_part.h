@@ -1,7 +1,8 @@
 // One file of a teacher cache: documents and the blocks of their rows, as HDF5.
 //
 //     CachePartWriter writer(folder, "part_00003.h5", identity);
-//     writer.add(document_key(tokens), rows);
+//     writer.begin(document_key(tokens), 200);
+//     writer.append(rows);                                        // as often as it takes until all 200 are there
 //     CachePartInfo info = writer.finish();                       // the file has its name now
 //     CachePart part(folder, info, identity);
 //     CachedRows some = part.read(/*document=*/0, /*first=*/100, /*count=*/28);
@@ -18,24 +19,33 @@
 
 namespace limbeck::data {
 
-/// Keeps what was added until finish(), so documents of one file fit into memory.
+/// Keeps what was added until finish(), as bytes of the file, so these fit into memory.
 class CachePartWriter {
  public:
   CachePartWriter(std::filesystem::path folder, std::string name, const CacheIdentity& identity);
 
-  /// All rows of a document: one for each token but the last.
+  /// A document of so many positions, one for each token but the last; the one before has all its rows.
+  void begin(const DocumentKey& document, std::int64_t positions);
+  /// Its next rows.
+  void append(const CachedRows& rows);
+  /// All of a document.
   void add(const DocumentKey& document, const CachedRows& rows);
   std::int64_t num_positions() const { return positions_; }
   /// Writes the file, brings it to the disk and gives it its name. Bytes follow from what was added alone.
   CachePartInfo finish();
 
  private:
+  void begin_block();
+
   std::filesystem::path folder_;
   std::string name_;
   CacheIdentity identity_;
   std::vector<std::int64_t> documents_, lengths_, ends_, hashes_;
-  std::string data_;
+  std::vector<std::string> blocks_;
   std::int64_t positions_ = 0;
+  std::int64_t left_ = 0;  // rows that the last document lacks
+  CachedRows block_;       // of it, of which so many rows are there
+  std::int64_t rows_of_block_ = 0;
 };
 
 /// May be read from several threads at once.

@@ -125,6 +125,19 @@ void CachedRows::resize(std::int64_t rows, const CacheContents& contents) {
   hidden.assign(static_cast<std::size_t>(n * hidden_size), 0);
 }
 
+void CachedRows::copy(const CachedRows& from, std::int64_t first, std::int64_t count, std::int64_t at) {
+  const auto copy = [&](const auto& source, auto& destination, std::int64_t of_row) {
+    std::copy_n(source.begin() + first * of_row, count * of_row, destination.begin() + at * of_row);
+  };
+  copy(from.ids, ids, width);
+  copy(from.log_p, log_p, width);
+  copy(from.likeliest, likeliest, 1);
+  copy(from.target_loss, target_loss, 1);
+  copy(from.hidden, hidden, hidden_size);
+  for (std::int64_t t = 0; t * n < std::ssize(rest); ++t)
+    std::copy_n(from.rest.begin() + t * from.n + first, count, rest.begin() + t * n + at);
+}
+
 void log_probabilities_at(const CachedRows& rows, std::int64_t row, const CacheContents& contents,
                           std::size_t temperature, std::span<float> out) {
   const float* log_p = rows.log_p.data() + row * rows.width;

@@ -76,6 +76,8 @@ struct CachedRows {
   float rest_at(std::size_t temperature, std::int64_t row) const { return rest[temperature * n + row]; }
   /// Room for so many rows.
   void resize(std::int64_t rows, const CacheContents& contents);
+  /// Rows [at, at + count) become rows [first, first + count) of others of the same contents.
+  void copy(const CachedRows& from, std::int64_t first, std::int64_t count, std::int64_t at);
 };
 
 /// Log-probabilities [width] of a row's kept tokens at a stored temperature: softmax(log_p / T) over them, times what

@@ -4,6 +4,7 @@
 #include <deque>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "core/counted.h"
 #include "core/ops/head_loss.h"
@@ -24,13 +25,21 @@ constexpr std::int64_t tokens_at_once =
     1024;  // of the teacher's passes; what is read together depends on the text alone
 constexpr std::int64_t logits_at_once = 256;      // rows of them that exist at once
 constexpr std::int64_t positions_a_file = 32768;  // a killed writer loses less than that
+constexpr std::int64_t entries_a_file = std::int64_t{1} << 28U;
 
-/// Documents of a file under way.
+/// A file holds less where its rows are wide, for it is made in memory; a document is not cut.
+std::int64_t positions_of_file(const data::CacheContents& contents) {
+  return std::clamp<std::int64_t>(entries_a_file / (contents.width() + contents.hidden_size()), 1, positions_a_file);
+}
+
+/// A document of a file under way, of which rows up to `first` are in the writer's hands.
 struct Pending {
   data::DocumentKey key;
   std::vector<std::int32_t> ids;
-  data::CachedRows rows;
-  std::size_t windows_left = 0;
+  std::int64_t first = 0;
+  data::CachedRows rows;  // of one pass: from `first` on
+
+  std::int64_t num_positions() const { return std::ssize(ids) - 1; }
 };
 
 class TeacherPasses {
@@ -51,24 +60,23 @@ class TeacherPasses {
                     "{}: document {} holds token {}, which is outside the vocabulary of {}", texts[text].name, document,
                     id, identity_.contents.vocabulary);
       pending.key = data::document_key(pending.ids);
-      pending.rows.resize(std::ssize(pending.ids) - 1, identity_.contents);
       const std::int64_t length = std::ssize(pending.ids);
       for (const Window& window : windows_of({&length, 1}, {.length = identity_.window, .stride = identity_.stride})) {
-        if (num_tokens_ + window.count > tokens_at_once) pass();
+        if (num_tokens_ + window.count > tokens_at_once) pass(writer, done);
         queue_.emplace_back(&pending, window);
         num_tokens_ += window.count;
-        ++pending.windows_left;
       }
-      write_whole(writer, done);
     }
-    pass();
-    write_whole(writer, done);
+    pass(writer, done);
   }
 
  private:
   /// The queued windows as one batch.
-  void pass() {
+  void pass(data::CachePartWriter& writer, const std::function<void(std::int64_t)>& done) {
     if (queue_.empty()) return;
+    for (const auto& [document, window] : queue_)  // the last of each document says how far it goes
+      document->rows.n = window.first + window.count - document->first;
+    for (const auto& document : pending_) document->rows.resize(document->rows.n, identity_.contents);
     std::vector<nn::TextPart> parts;
     for (const auto& [document, window] : queue_)
       parts.push_back({std::span(document->ids)
@@ -92,7 +100,7 @@ class TeacherPasses {
       make_rows(logits.to(core::DType::F32).in(session_.rank.host_memory()), first, count, batch.offsets_on_host);
     }
     keep_hidden(kept, batch.offsets_on_host);
-    for (const auto& [document, window] : queue_) --document->windows_left;
+    write_rows(writer, done);
     queue_.clear();
     num_tokens_ = 0;
   }
@@ -104,7 +112,7 @@ class TeacherPasses {
       const auto& [document, window] = queue_[n];
       data::CachedRows& rows = document->rows;
       for (std::int64_t i = window.count - window.num_scored; i < window.count; ++i)
-        if (const std::int64_t at = window.first + i; at < rows.n)
+        if (const std::int64_t at = window.first + i - document->first; at < rows.n)
           for (std::size_t layer = 0; layer < layers.size(); ++layer)
             std::copy_n(layers[layer].host<float>() + (offsets[n] + i) * width, width,
                         rows.hidden.begin() + at * rows.hidden_size + static_cast<std::int64_t>(layer) * width);
@@ -129,7 +137,8 @@ class TeacherPasses {
               if (in_window < window.count - window.num_scored) continue;
               const std::int64_t at = window.first + in_window;
               maker.make({logits.host<float>() + static_cast<std::size_t>(i) * columns, columns},
-                         document->ids[static_cast<std::size_t>(at + 1)], document->key, at, document->rows, at);
+                         document->ids[static_cast<std::size_t>(at + 1)], document->key, at, document->rows,
+                         at - document->first);
             }
           } catch (...) {
             errors[static_cast<std::size_t>(t)] = std::current_exception();
@@ -140,12 +149,16 @@ class TeacherPasses {
       if (error) std::rethrow_exception(error);
   }
 
-  void write_whole(data::CachePartWriter& writer, const std::function<void(std::int64_t)>& done) {
-    while (!pending_.empty() && pending_.front()->windows_left == 0) {
-      writer.add(pending_.front()->key, pending_.front()->rows);
-      done(pending_.front()->rows.n);
-      pending_.pop_front();
+  /// What the pass made, of documents in order, of which the last may go on.
+  void write_rows(data::CachePartWriter& writer, const std::function<void(std::int64_t)>& done) {
+    for (const auto& document : pending_) {
+      if (document->rows.n == 0) continue;
+      if (document->first == 0) writer.begin(document->key, document->num_positions());
+      writer.append(document->rows);
+      done(document->rows.n);
+      document->first += std::exchange(document->rows.n, 0);
     }
+    while (!pending_.empty() && pending_.front()->first == pending_.front()->num_positions()) pending_.pop_front();
   }
 
   Session& session_;
@@ -211,7 +224,8 @@ void write_teacher_cache(Session& session, const data::CacheIdentity& identity, 
   std::vector<data::CacheText> texts(files.begin(), files.end());
   for (const EvaluationSet& set : sets) texts.emplace_back("evaluation set " + set.name, set.documents);
   std::vector<data::CacheWork> works;
-  while_others_hear(rank, [&] { works = data::cache_work(data::TeacherCache(folder), texts, positions_a_file); });
+  while_others_hear(
+      rank, [&] { works = data::cache_work(data::TeacherCache(folder), texts, positions_of_file(identity.contents)); });
   if (share) while_others_hear(rank, [&] { works = data::of_share(std::move(works), folder, *share); });
   std::int64_t missing = 0;
   for (const data::CacheWork& work : works) missing += work.positions;

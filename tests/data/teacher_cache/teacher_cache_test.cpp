@@ -127,6 +127,35 @@ class TeacherCacheTest : public ::testing::Test {
   fs::path cache_ = folder_ / "cache";
 };
 
+/// As passes of a teacher give them, which end anywhere.
+TEST_F(TeacherCacheTest, RowsMayComeInPieces) {
+  fs::create_directories(cache_);
+  const auto file = text("text", 0, 12);
+  CachePartWriter whole(cache_, "part_00000.h5", identity()), pieces(cache_, "part_00001.h5", identity());
+  for (std::int64_t d = 0; d < file->num_documents(); ++d) {
+    const std::vector<std::int32_t> ids = file->read(d);
+    if (ids.size() < 2) continue;
+    const CachedRows rows = rows_of(ids, identity().contents);
+    whole.add(document_key(ids), rows);
+    pieces.begin(document_key(ids), rows.n);
+    for (std::int64_t first = 0, count = 1; first < rows.n;
+         first += count, count = std::min(3 * count, rows.n - first)) {
+      CachedRows piece;
+      piece.resize(count, identity().contents);
+      piece.copy(rows, first, count, 0);
+      pieces.append(piece);
+    }
+  }
+  EXPECT_EQ(whole.num_positions(), pieces.num_positions());
+  whole.finish();
+  pieces.finish();
+  EXPECT_EQ(read_file(cache_ / "part_00000.h5"), read_file(cache_ / "part_00001.h5"));
+
+  CachePartWriter fewer(cache_, "part_00002.h5", identity());
+  fewer.begin({1, 2}, 5);
+  EXPECT_THAT(error_of([&] { fewer.finish(); }), HasSubstr("a document lacks 5 of its rows"));
+}
+
 TEST_F(TeacherCacheTest, HoldsEveryDocumentOfItsTextsOnce) {
   const auto web = text("web", 0, 40), books = text("books", 25, 70);
   fill({web}, 60);
@@ -230,7 +259,9 @@ TEST_F(TeacherCacheTest, SharesOfSeveralWritersAreOneCache) {
   EXPECT_THAT(error_of([&] { join_teacher_cache(cache_, other); }), HasSubstr("is of another teacher"));
   locks.clear();
   const CacheLock lock(cache_);
-  EXPECT_THAT(error_of([&] { CacheLock(cache_, CacheShare{0, 3}); }),
+  EXPECT_THAT(error_of([&] {
+                CacheLock(cache_, CacheShare{0, 3});
+              }),
               HasSubstr("another process writes to this teacher cache"));
   fill({web}, 60);
   expect_holds(*web);
