@@ -61,11 +61,13 @@ sharded=parallel.shard
 neighbours=parallel.shard_ranks
 copied=parallel.expert_replicas
 chunked=parallel.expert_chunks
+summed=parallel.tensor_chunks
 experts="model.moe.num_experts=8 model.moe.expert_width=18"
 
 of dense "" dp2 dp5 dp16 tp2 tp3 tp7 dp2tp2 dp5tp3 dp4tp4 tp3+$divided dp2tp2+$divided dp3+batch.micro_batches=3 \
   tp2+train.recompute=true tp3+$divided+train.recompute=true+batch.micro_batches=2 dp2+parallel.bucket_mib=0.001 \
-  cp2 cp3 cp4 cp2tp2 dp2cp2 dp3+$sharded=OPTIMIZER dp3+$sharded=PARAMETERS
+  cp2 cp3 cp4 cp2tp2 dp2cp2 dp3+$sharded=OPTIMIZER dp3+$sharded=PARAMETERS \
+  tp2+$summed=3 tp7+$summed=2 tp3+$divided+$summed=4+train.recompute=true dp2tp2+$divided+$summed=1024+batch.micro_batches=3
 of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep4 dp2ep4 ep2etp2 etp2 etp3 tp2ep2etp2 \
   tp4ep4 dp8ep2 tp2ep2+$divided tp3+$divided+train.recompute=true ep4+batch.micro_batches=3 \
   cp2ep2 cp2tp2ep2+$divided dp2ep2+$sharded=PARAMETERS ep4+$copied=2 tp2ep2+$divided+$copied=3+train.recompute=true \
@@ -76,7 +78,8 @@ of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep
 of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert_width=6 batch.sequences_per_step=2 data.sequence_length=5" \
   dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided ep16+$chunked=5
 of shared "$experts model.moe.shared_width=15 model.moe.shared_gate=true routing.capacity_factor=1.2 routing.jitter=0.05" \
-  dp2 ep2 tp2ep2 tp3+$divided tp2etp2 dp2ep2+batch.micro_batches=2 cp2 ep4+$copied=2
+  dp2 ep2 tp2ep2 tp3+$divided tp2etp2 dp2ep2+batch.micro_batches=2 cp2 ep4+$copied=2 \
+  tp2ep2+$summed=3+$chunked=2 tp3+$divided+$summed=2
 of choice "$experts routing.expert_choice=true routing.capacity_factor=0.9 routing.jitter=0.05 model.moe.shared_width=15 model.moe.renormalise=false batch.micro_batches=2" \
   dp2 ep2 ep4 etp2 pp2 tp2ep2 tp3+$divided cp2 cp3ep3+model.moe.num_experts=6 ep4+train.recompute=true ep4+$chunked=3 pp2ep2+train.recompute=true
 of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true model.moe.num_groups=4 model.moe.groups_per_token=2 model.moe.group_score=BEST_TWO" \

@@ -42,7 +42,7 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
   }
   const Var attended = pass.attend(tape, queries, keys, values, shape, as_optional_var(sinks));
   if (pass.inside && !tape.is_replay()) pass.inside(Inside::Heads, attended.value);
-  return exit_stream(tape, pass, projected(tape, pass, attended, *o), o_bias);
+  return exit_projected(tape, pass, attended, *o, o_bias);
 }
 
 }  // namespace limbeck::nn

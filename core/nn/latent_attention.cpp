@@ -25,7 +25,7 @@ Var LatentAttention::forward(Tape& tape, const Pass& pass, const Var& x, std::in
   const Var attended = pass.cache != nullptr && absorbs ? absorbed(tape, pass, queries, entered, turning, layer)
                                                         : widened(tape, pass, queries, entered, turning, layer);
   end_of_reads(tape, pass, entered, latent);
-  return exit_stream(tape, pass, product(attended, *o));
+  return exit_projected(tape, pass, attended, *o);
 }
 
 Var LatentAttention::widened(Tape& tape, const Pass& pass, const Var& queries, const Var& latent, const Var& turning,

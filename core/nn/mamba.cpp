@@ -54,7 +54,7 @@ Var Mamba::forward(Tape& tape, const Pass& pass, const Var& input, std::int64_t 
                          ? core::cut_rms_norm(tape, core::swiglu(tape, gate, mixed), as_var(*norm), inner_width,
                                               norm_eps, *pass.comms.tensor)
                          : core::gated_rms_norm(tape, mixed, gate, as_var(*norm), shape.num_groups, norm_eps);
-  return exit_stream(tape, pass, projected(tape, pass, normed, *o));
+  return exit_projected(tape, pass, normed, *o);
 }
 
 CacheLayer Mamba::cached() const {

@@ -15,7 +15,7 @@ Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
                                      : core::gelu(tape, risen, activation);
   end_of_reads(tape, pass, entered, x);
   if (pass.inside && !tape.is_replay()) pass.inside(Inside::Neurons, hidden.value);
-  return exit_stream(tape, pass, projected(tape, pass, hidden, *down), down_bias);
+  return exit_projected(tape, pass, hidden, *down, down_bias);
 }
 
 }  // namespace limbeck::nn

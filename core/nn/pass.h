@@ -105,6 +105,9 @@ struct Pass {
   /// Where experts are dealt to ranks, a layer's tokens go to them in so many chunks, one of which travels while the
   /// experts compute on another. The same on every rank.
   std::int64_t expert_chunks = 1;
+  /// Where single tensors are cut, a product that ends in a sum over their ranks is made in so many runs of tokens, one
+  /// of which is summed while the next is multiplied. The same on every rank.
+  std::int64_t tensor_chunks = 1;
 
   /// [N,E] of `dtype`: assignments of each of the batch's sequences to each expert, of all of its tokens (`selection`
   /// is of those here).

@@ -1,6 +1,8 @@
 #include "core/nn/projected.h"
 
+#include "core/nn/stream.h"
 #include "core/ops/add.h"
+#include "core/ops/add_bias.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/linear.h"
 #include "core/ops/product.h"
@@ -14,6 +16,14 @@ Var projected(Tape& tape, const Pass& pass, const Var& x, const Parameter& weigh
   if (!weight.adapter) return y;
   const Var narrow = core::scale(tape, core::linear(tape, x, as_var(*weight.adapter->a)), weight.adapter->scale);
   return core::add(tape, y, core::linear(tape, narrow, as_var(*weight.adapter->b)));
+}
+
+Var exit_projected(Tape& tape, const Pass& pass, const Var& x, const Parameter& weight, const Parameter* bias) {
+  const auto in_chunks = pass.sequence_parallel ? core::linear_exit_sequence : core::linear_exit;
+  const Var sum = weight.adapter
+                      ? exit_stream(tape, pass, projected(tape, pass, x, weight))
+                      : in_chunks(tape, x, as_var(weight), pass.products, *pass.comms.tensor, pass.tensor_chunks);
+  return bias != nullptr ? core::add_bias(tape, sum, as_var(*bias)) : sum;
 }
 
 Var projected_by_experts(Tape& tape, const Var& rows, const Parameter& weight, const Tensor& offsets) {

@@ -2,6 +2,7 @@
 //
 //     const Var queries = projected(tape, pass, entered, *q, q_bias);                         // [T,C] -> [T,H*D]
 //     const Var risen = projected_by_experts(tape, rows, *up, offsets);                       // [R,C] -> [R,F]
+//     return exit_projected(tape, pass, attended, *o, o_bias);                                // [T,H*D] -> [T,C]
 //
 // An adapter's part is scale (x A^T) B^T: W and B A are never added, but where somebody reads the weight itself.
 #pragma once
@@ -13,6 +14,11 @@ namespace limbeck::nn {
 /// By Pass::products, but for the adapter's part, whose products are as activations are.
 Var projected(Tape& tape, const Pass& pass, const Var& x /*[T,in]*/, const Parameter& weight /*[out,in]*/,
               const Parameter* bias = nullptr /*[out]*/);
+
+/// exit_stream of it (core/nn/stream.h), in Pass::tensor_chunks where the weight has no adapter; and the bias, which is
+/// whole on every rank, is added once.
+Var exit_projected(Tape& tape, const Pass& pass, const Var& x /*[T,in]*/, const Parameter& weight /*[C,in]*/,
+                   const Parameter* bias = nullptr /*[C]*/);
 
 /// Of rows that are sorted by expert (core/ops/grouped_linear.h).
 Var projected_by_experts(Tape& tape, const Var& rows /*[R,in]*/, const Parameter& weight /*[E,out,in]*/,

@@ -5,11 +5,10 @@
 //     const Var entered = enter_stream(tape, pass, normed);                  // [T,C]
 //     const Var hidden = core::linear(tape, entered, as_var(*up));           // up: this rank's part
 //     end_of_reads(tape, pass, entered, normed);
-//     return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down)));
+//     return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down)));     // or exit_projected
 #pragma once
 
 #include "core/nn/pass.h"
-#include "core/ops/add_bias.h"
 #include "core/ops/tensor_exchange.h"
 
 namespace limbeck::nn {
@@ -30,11 +29,6 @@ inline void end_of_reads(Tape& tape, const Pass& pass, const Var& entered, const
 inline Var exit_stream(Tape& tape, const Pass& pass, Var parts) {
   TensorComm& ranks = *pass.comms.tensor;
   return pass.sequence_parallel ? core::exit_sequence(tape, parts, ranks) : core::exit(tape, std::move(parts), ranks);
-}
-/// The same with a bias [C], which is whole on every rank and added once; null: none.
-inline Var exit_stream(Tape& tape, const Pass& pass, Var parts, const Parameter* bias) {
-  Var sum = exit_stream(tape, pass, std::move(parts));
-  return bias != nullptr ? core::add_bias(tape, sum, core::as_var(*bias)) : sum;
 }
 
 /// This rank's share of the stream's tokens [T_local,C], for whole weights.

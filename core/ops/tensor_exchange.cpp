@@ -1,6 +1,8 @@
 #include "core/ops/tensor_exchange.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "core/slice.h"
 
@@ -10,6 +12,40 @@ namespace {
 /// The sum over the ranks, in place where the caller gave the only reference.
 nn::RowsUnderWay start_sum(Tensor x, nn::TensorComm& comm) {
   return comm.start_sum(x.is_sole_owner() ? std::move(x) : x.clone());
+}
+
+/// What exit gives of x, once the ranks' parts are added.
+Var with_exit(Tape& tape, const Var& x, Tensor sum) {
+  Var out = tape.output(std::move(sum), {&x});
+  if (out.slot)
+    tape.push({"exit", {x.slot}, [slot = out.slot, like = outline(out.value), to = x.slot] {
+                 accumulate(to, gradient(slot, like));
+               }});
+  return out;
+}
+
+/// What exit_sequence gives of x [num_rows,...], likewise.
+Var with_exit_sequence(Tape& tape, const Var& x, std::int64_t num_rows, Tensor share, nn::TensorComm& comm) {
+  Var out = tape.output(std::move(share), {&x});
+  if (out.slot)
+    tape.push({"exit_sequence", {x.slot}, [&comm, slot = out.slot, like = outline(out.value), to = x.slot, num_rows] {
+                 accumulate(to, comm.gather(gradient(slot, like), 0, num_rows));
+               }});
+  return out;
+}
+
+/// Of each rank's share of x [T,in] the rows of a run, rank by rank; zeros behind the end of a share.
+Tensor run_of_shares(const Tensor& x, const Slice& run, std::int64_t ranks) {
+  const std::int64_t num_rows = x.shape()[0];
+  const Shape shape{ranks * run.count, x.shape()[1]};
+  Tensor rows =
+      num_rows % ranks == 0 ? Tensor::empty(x.memory(), x.dtype(), shape) : Tensor::zeros(x.memory(), x.dtype(), shape);
+  for (std::int64_t r = 0; r < ranks; ++r) {
+    const Slice share = slice_of(num_rows, r, ranks);
+    const std::int64_t count = std::min(run.count, share.count - run.first);
+    rows.rows(r * run.count, count).copy_from(x.rows(share.first + run.first, count));
+  }
+  return rows;
 }
 
 }  // namespace
@@ -30,12 +66,7 @@ Var enter(Tape& tape, const Var& x, nn::TensorComm& comm) {
 Var exit(Tape& tape, Var x, nn::TensorComm& comm) {
   if (comm.size() == 1) return x;
   Tensor sum = start_sum(std::move(x.value), comm)();
-  Var out = tape.output(std::move(sum), {&x});
-  if (out.slot)
-    tape.push({"exit", {x.slot}, [slot = out.slot, like = outline(out.value), to = x.slot] {
-                 accumulate(to, gradient(slot, like));
-               }});
-  return out;
+  return with_exit(tape, x, std::move(sum));
 }
 
 Tensor scatter(const Tensor& x, const nn::TensorComm& comm) {
@@ -93,14 +124,52 @@ void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorCom
 
 Var exit_sequence(Tape& tape, const Var& x, nn::TensorComm& comm) {
   if (comm.size() == 1) return x;
-  Var out = tape.output(comm.sum_share(x.value), {&x});
-  if (out.slot)
-    tape.push({"exit_sequence",
-               {x.slot},
-               [&comm, slot = out.slot, like = outline(out.value), to = x.slot, num_rows = x.shape()[0]] {
-                 accumulate(to, comm.gather(gradient(slot, like), 0, num_rows));
-               }});
-  return out;
+  return with_exit_sequence(tape, x, x.shape()[0], comm.sum_share(x.value), comm);
+}
+
+Var linear_exit(Tape& tape, const Var& x, const Var& weight, Products products, nn::TensorComm& comm,
+                std::int64_t chunks) {
+  const std::int64_t num_rows = x.shape()[0], parts = std::min(chunks, num_rows);
+  if (comm.size() == 1 || parts <= 1) return exit(tape, linear(tape, x, weight, products), comm);
+  const Tensor y = Tensor::empty(x.value.memory(), x.value.dtype(), {num_rows, weight.shape()[0]});
+  std::vector<nn::RowsUnderWay> sums;
+  for (std::int64_t i = 0; i < parts; ++i) {
+    const Slice run = slice_of(num_rows, i, parts);
+    const Tensor made = y.rows(run.first, run.count);
+    linear_rows(x.value.rows(run.first, run.count), weight.value, products, made);
+    sums.push_back(comm.start_sum(made));
+  }
+  for (const nn::RowsUnderWay& sum : sums) sum();
+  const Var product = tape.output(y, {&x, &weight});  // by now the sum, which nobody writes any more
+  if (product.slot) push_linear(tape, x, weight, products, product.slot, y);
+  return with_exit(tape, product, y);
+}
+
+Var linear_exit_sequence(Tape& tape, const Var& x, const Var& weight, Products products, nn::TensorComm& comm,
+                         std::int64_t chunks) {
+  const std::int64_t num_rows = x.shape()[0], ranks = comm.size(), longest = (num_rows + ranks - 1) / ranks,
+                     parts = std::min(chunks, longest);
+  if (ranks == 1 || parts <= 1) return exit_sequence(tape, linear(tape, x, weight, products), comm);
+  const Tensor y =
+      Tensor::empty(x.value.memory(), x.value.dtype(), {ranks * longest, weight.shape()[0]});  // run by run
+  std::vector<nn::RowsUnderWay> sums;
+  for (std::int64_t i = 0; i < parts; ++i) {
+    const Slice run = slice_of(longest, i, parts);
+    const Tensor made = y.rows(ranks * run.first, ranks * run.count);
+    linear_rows(run_of_shares(x.value, run, ranks), weight.value, products, made);
+    sums.push_back(comm.start_sum_share(made));
+  }
+  const std::int64_t mine = slice_of(num_rows, comm.rank(), ranks).count;
+  const Tensor share = Tensor::empty(y.memory(), y.dtype(), {mine, weight.shape()[0]});
+  for (std::int64_t i = 0; i < parts; ++i) {
+    const Slice run = slice_of(longest, i, parts);
+    const std::int64_t count = std::min(run.count, mine - run.first);
+    const Tensor sum = sums[static_cast<std::size_t>(i)]();
+    share.rows(run.first, count).copy_from(sum.rows(0, count));
+  }
+  const Var product = tape.output(y, {&x, &weight});
+  if (product.slot) push_linear(tape, x, weight, products, product.slot, y.rows(0, num_rows));
+  return with_exit_sequence(tape, product, num_rows, share, comm);
 }
 
 }  // namespace limbeck::core

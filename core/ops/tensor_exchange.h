@@ -13,11 +13,16 @@
 //     gather_again(tape, entered, x, comm);                                       // behind the last that reads it
 //     Var y = exit_sequence(tape, linear(tape, hidden, down), comm);              // [T_local,C]
 //
+// A product whose sum is next may have some of its tokens on their way while it makes those of others:
+//
+//     Var y = linear_exit(tape, hidden, down, Products::AsActivations, comm, /*chunks=*/4);
+//
 // Every rank calls these equally often and in the same order, forward and backward. With one rank they return what they
 // were given. The communicator outlives the tape.
 #pragma once
 
 #include "core/communicators.h"
+#include "core/ops/linear.h"
 #include "core/tape.h"
 
 namespace limbeck::core {
@@ -46,5 +51,13 @@ void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorCom
 
 /// Forward: this rank's rows of the sum of the ranks' x [T,...]. Backward: the rows of all ranks' gradients.
 Var exit_sequence(Tape& tape, const Var& x, nn::TensorComm& comm);
+
+/// exit, or exit_sequence, of linear without a bias, by the same steps of the tape; but of up to `chunks` runs of the
+/// tokens (of exit_sequence of each rank's share of them) one is summed while the next is multiplied. The ranks' parts
+/// of an entry are added as they are without.
+Var linear_exit(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/, Products products,
+                nn::TensorComm& comm, std::int64_t chunks);
+Var linear_exit_sequence(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/, Products products,
+                         nn::TensorComm& comm, std::int64_t chunks);
 
 }  // namespace limbeck::core

@@ -350,6 +350,7 @@ struct ParallelConfig {
   std::int64_t shard_ranks = 0;  // 0: all that train the same parameters
   std::int64_t expert_replicas = 0;
   std::int64_t expert_chunks = 1;
+  std::int64_t tensor_chunks = 1;
   // With pp in the layout:
   PipelineKind schedule = PipelineKind::OneFOneB;
   std::int64_t chunks = 1;

@@ -85,6 +85,7 @@ MicroPass::MicroPass(const StepContext& step, std::int64_t micro_batch, std::int
   pass_.router = options.router;
   pass_.replicated = options.replicated;
   pass_.expert_chunks = options.expert_chunks;
+  pass_.tensor_chunks = options.tensor_chunks;
   pass_.recompute = options.recompute;
   pass_.routing = options.routing ? options.routing : options.recompute ? &own_routing_ : nullptr;
   step_.sums.load.watch(pass_);

@@ -87,6 +87,7 @@ struct StepOptions {
   nn::RouterTraining router = {};
   std::span<const std::vector<std::int64_t>> replicated = {};  // as Pass has it
   std::int64_t expert_chunks = 1;                              // likewise, and of the teacher's passes
+  std::int64_t tensor_chunks = 1;                              // likewise
   bool recompute = false;
   bool delay_weight_parts = false;          // as they are between ranks of a tensor group
   std::int64_t valid_vocabulary = -1;       // tokens from here on are padding in both heads; -1: none is

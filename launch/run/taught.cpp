@@ -97,6 +97,7 @@ Taught teach(const StepContext& step, std::size_t micro) {
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass teaching = models.teacher->pass(batch);
     teaching.expert_chunks = options.expert_chunks;
+    teaching.tensor_chunks = options.tensor_chunks;
     taught.watch(teaching, options);
     if (models.streamed != nullptr) models.streamed->watch(teaching);
     if (options.watch.pass) options.watch.pass(teaching, *models.teacher);

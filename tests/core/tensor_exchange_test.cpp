@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -28,9 +29,12 @@ class TellingComm final : public nn::TensorComm {
   }
   nn::RowsUnderWay start_sum_share(const Tensor& x) override { return under_way(x.rows(0, x.shape()[0] / 2)); }
 
+  std::vector<std::uint64_t> versions;  // of what is summed, as each sum starts
+
  private:
   nn::RowsUnderWay under_way(const Tensor& x) {
     told_.push_back("sum starts");
+    versions.push_back(x.version());
     return [this, x] {
       told_.push_back("sum ends");
       return x;
@@ -83,6 +87,25 @@ TEST(TensorExchange, WeightsGetTheirGradientsWhileASumIsUnderWay) {
           std::vector(left.end() - 5, left.end()),
           ::testing::ElementsAre("all back", "second k weight", "second q weight", "first k weight", "first q weight"));
     }
+}
+
+/// Between the starts of two sums is a product, which writes what the next is of.
+TEST(TensorExchange, ARunOfTokensIsSummedWhileTheNextIsMultiplied) {
+  for (const bool divides_sequence : {false, true}) {
+    std::vector<std::string> told;
+    TellingComm comm(told);
+    Tape tape;
+    const Var x = leaf(Tensor::zeros(memory, DType::F32, {7, 3})),
+              weight = leaf(Tensor::zeros(memory, DType::F32, {5, 3}));
+    const auto in_chunks = divides_sequence ? linear_exit_sequence : linear_exit;
+    const Var y = in_chunks(tape, x, weight, Products::AsActivations, comm, 3);
+    EXPECT_EQ(y.shape(), (Shape{divides_sequence ? 3 : 7, 5}));
+    EXPECT_THAT(told,
+                ::testing::ElementsAre("sum starts", "sum starts", "sum starts", "sum ends", "sum ends", "sum ends"));
+    ASSERT_EQ(comm.versions.size(), 3U);
+    EXPECT_LT(comm.versions[0], comm.versions[1]);
+    EXPECT_LT(comm.versions[1], comm.versions[2]);
+  }
 }
 
 }  // namespace

@@ -132,6 +132,12 @@ const Settings copied{.layout = "ep2", .ranks = 2, .replicated = {{0, 5}, {3, 4}
 INSTANTIATE_TEST_SUITE_P(Experts, GpuSteps, ::testing::Values(two_level, copied),
                          [](const auto& test) { return test.param.replicated.empty() ? "TwoLevel" : "Copied"; });
 
+INSTANTIATE_TEST_SUITE_P(
+    Chunks, GpuSteps,
+    ::testing::Values(Settings{.layout = "tp2", .ranks = 2, .tensor_chunks = 3},
+                      Settings{.layout = "tp2", .ranks = 2, .sequence_parallel = true, .tensor_chunks = 3}),
+    [](const auto& test) { return test.param.sequence_parallel ? "Sequence" : "Whole"; });
+
 Settings stages(const char* layout, int ranks, std::int64_t micro_batches, launch::PipelineKind schedule,
                 std::int64_t chunks = 1) {
   Settings settings{.layout = layout, .ranks = ranks, .micro_batches = micro_batches};

@@ -36,6 +36,7 @@ struct StepSettings {
   std::vector<std::vector<std::int64_t>> replicated = {};  // experts, by layer
   double clip = 1;
   parallel::Sharding sharding = {};
+  std::int64_t tensor_chunks = 1;
 };
 
 class GoldenSteps {
@@ -75,6 +76,7 @@ class GoldenSteps {
                    .pipeline = &pipeline_,
                    .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
                    .replicated = settings_.replicated,
+                   .tensor_chunks = settings_.tensor_chunks,
                    .recompute = settings_.recompute},
                   rate);
     return {done.result, done.norm.norm};

@@ -53,9 +53,12 @@ TEST_P(LayoutTest, RecomputeAndDelayedWeightPartsChangeNothing) {
 /// Chunks of a layer's tokens: that are not as long as one another, and more than there are tokens.
 TEST_P(LayoutTest, ChunksOfTokensChangeNothing) {
   on_ranks([](launch::Rank& rank) {
-    testing::expect_golden(rank, "moe_idle_expert.h5", DType::F64, {.expert_chunks = 2, .delay_weight_parts = true});
-    testing::expect_golden(rank, "moe_global_balance.h5", DType::F64, {.expert_chunks = 64, .recompute = true});
-    testing::expect_golden(rank, "moe_options.h5", DType::F64, {.micro_batches = 2, .expert_chunks = 3});
+    testing::expect_golden(rank, "moe_idle_expert.h5", DType::F64,
+                           {.expert_chunks = 2, .tensor_chunks = 3, .delay_weight_parts = true});
+    testing::expect_golden(rank, "moe_global_balance.h5", DType::F64,
+                           {.expert_chunks = 64, .tensor_chunks = 64, .recompute = true});
+    testing::expect_golden(rank, "moe_options.h5", DType::F64,
+                           {.micro_batches = 2, .expert_chunks = 3, .tensor_chunks = 2});
     testing::expect_golden(rank, "moe_expert_choice.h5", DType::F64, {.expert_chunks = 3});
   });
 }
@@ -77,6 +80,31 @@ INSTANTIATE_TEST_SUITE_P(Threads, LayoutTest,
                            return fmt::format("{}_on_{}{}", layout.param.name, layout.param.ranks,
                                               layout.param.sequence_parallel ? "_sequence" : "");
                          });
+
+/// Of a dense model and one with shared experts. In float64 a product adds the terms of a row in one order, however
+/// many rows there are.
+TEST(TensorChunks, BitsAreThoseOfOneSum) {
+  for (const auto& [layout, ranks, sequence_parallel] :
+       std::vector<Layout>{{"tp2", 2}, {"tp2", 2, true}, {"tp3", 3}, {"tp3", 3, true}, {"tp2ep2", 2, true}}) {
+    SCOPED_TRACE(fmt::format("{} {}", layout, sequence_parallel));
+    testing::run_ranks(ranks, [&, name = layout, divides = sequence_parallel](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, name, 1, divides);
+      for (const char* file : {"dense_uneven.h5", "moe_options.h5"}) {
+        const auto gradients = [&](const launch::StepOptions& options) {
+          return testing::check_gradients_of(rank, file, DType::F64, options, nullptr);
+        };
+        const testing::Gradients whole = gradients({});
+        for (const launch::StepOptions& options : {launch::StepOptions{.tensor_chunks = 2},
+                                                   {.tensor_chunks = 5, .recompute = true},
+                                                   {.tensor_chunks = 1024}}) {
+          const testing::Gradients found = gradients(options);
+          EXPECT_EQ(found.loss, whole.loss) << file << ' ' << options.tensor_chunks;
+          EXPECT_EQ(found.whole, whole.whole) << file << ' ' << options.tensor_chunks;
+        }
+      }
+    });
+  }
+}
 
 /// Chunks go round the stages, the last of them without a layer where the model has two; weights are left for gaps.
 TEST(Pipelines, GradientsAreThoseOfPyTorchByEverySchedule) {

@@ -51,6 +51,7 @@ TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
   const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F64, "dp1", odd), 3, log_);
   EXPECT_FALSE(reference.replays);
   for (const char* item : {"dp3", "tp2ep2+parallel.sequence_parallel=true", "ep2etp2+batch.micro_batches=2",
+                           "tp3+parallel.sequence_parallel=true+parallel.tensor_chunks=4+train.recompute=true",
                            "dp2ep2+parallel.expert_replicas=3+batch.micro_batches=2+train.recompute=true",
                            "ep4+parallel.expert_chunks=3+parallel.expert_replicas=2+parallel.expert_exchange=TWO_LEVEL",
                            "cp3+parallel.shard=PARAMETERS", "dp2+parallel.shard=GRADIENTS+batch.micro_batches=2",

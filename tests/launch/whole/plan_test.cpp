@@ -73,6 +73,7 @@ struct Case {
   std::vector<std::string> sets;
   int ranks_a_node = 0;               // as ThreadWorld takes it
   std::int64_t expert_exchanges = 0;  // of a step, counted by hand; 0: they are not
+  std::int64_t tensor_shares = 0;     // likewise: sums over tp of which each rank gets its share
 };
 
 class PlannedRun : public ::testing::TestWithParam<Case> {
@@ -134,6 +135,9 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
     planned.erase(rows);
   }
   EXPECT_EQ(planned, sent);
+  if (tested.tensor_shares > 0) {
+    EXPECT_EQ(planned["tp reduce_scatter"].first, tested.tensor_shares);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -146,6 +150,14 @@ INSTANTIATE_TEST_SUITE_P(
               "precision.bfloat16_weights=true"}},
         Case{"Experts", 2, {"parallel.layout=dp2"}},
         Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
+        // The embedding's; o of four layers and one down in three chunks each; and, backward, what enters these and the
+        // head.
+        Case{"TensorsInChunks",
+             2,
+             {"parallel.layout=tp2", "parallel.sequence_parallel=true", "parallel.tensor_chunks=3"},
+             0,
+             0,
+             1 + 3 * (4 + 1) + (4 + 1) + 1},
         Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},
         Case{"ExpertsOfNodes", 4, {"parallel.layout=ep4"}, 2},
         // Three layers of three chunks, each of which is agreed on by two exchanges, goes there with its weights and

@@ -176,6 +176,35 @@ inline void weights_beside_sums_case(WorldComm& world) {
     }
 }
 
+/// A product in runs of tokens, one of which is summed while the next is made: the bits of one, of what it gives and of
+/// gradients; some ranks have no row in some runs. The products are exact, and the sums of the ranks' parts round, so
+/// that another order of these would show.
+inline void sums_in_chunks_case(WorldComm& world) {
+  using core::Tape;
+  using core::Var;
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  Tensor part = filled<float>(memory, {3, 4}, world.rank());
+  if (world.rank() % 2 == 1)
+    for (std::int64_t i = 0; i < part.numel(); ++i) part.mutable_data<float>()[i] *= 1 << 20;
+  for (const bool is_divided : {false, true})
+    for (const std::int64_t num_rows : {0, 1, 5, 8, 101}) {
+      const auto numbers = [&](std::int64_t chunks) {
+        Tape tape;
+        const Var x = core::leaf(filled<float>(memory, {num_rows, 4}, 0)), weight = core::leaf(part.clone());
+        const auto in_chunks = is_divided ? core::linear_exit_sequence : core::linear_exit;
+        const Var y = in_chunks(tape, x, weight, core::Products::AsActivations, *comm, chunks);
+        EXPECT_EQ(tape.num_steps(), world.size() == 1 ? 1U : 2U);
+        core::accumulate(y.slot, filled<float>(memory, y.shape(), 5));
+        tape.run();
+        return std::vector{core::host_values<float>(y.value), core::host_values<float>(core::gradient(x.slot, x.value)),
+                           core::host_values<float>(core::gradient(weight.slot, weight.value))};
+      };
+      const auto whole = numbers(1);
+      for (const std::int64_t chunks : {2, 3, 64, 1024}) EXPECT_EQ(numbers(chunks), whole) << num_rows << ' ' << chunks;
+    }
+}
+
 /// What gather_again frees is there again, and the same, for the steps that saved it, but not written anew.
 inline void gather_again_case(WorldComm& world) {
   using core::Tape;
