@@ -36,6 +36,8 @@ struct StepSettings {
   std::vector<std::vector<std::int64_t>> replicated = {};  // experts, by layer
   double clip = 1;
   parallel::Sharding sharding = {};
+  bool has_states = false;  // the first layer is of Mamba-2
+  bool matches = false;     // each layer is held to the other one of the teacher's
 };
 
 class GoldenSteps {
@@ -69,14 +71,17 @@ class GoldenSteps {
   /// The gradients stay until the next.
   Step run() { return run(golden_.samples(), settings_.rate); }
   Step run(const data::TokenBatch& samples, double rate) {
-    const launch::TrainingStep::Done done =
-        step_.run(samples,
-                  {.micro_batches = settings_.micro_batches,
-                   .pipeline = &pipeline_,
-                   .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
-                   .replicated = settings_.replicated,
-                   .recompute = settings_.recompute},
-                  rate);
+    launch::StepOptions options{.micro_batches = settings_.micro_batches,
+                                .pipeline = &pipeline_,
+                                .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
+                                .replicated = settings_.replicated,
+                                .recompute = settings_.recompute};
+    if (settings_.matches) {
+      options.hidden = launch::HiddenMatch{.weight = 0.5, .layers = {1, 0}};
+      options.updates.fill(launch::HiddenMatch{.weight = 0.3, .layers = {1, 0}});
+      options.routers = launch::RouterMatch{.weight = 0.2, .layers = {1, 0}};
+    }
+    const launch::TrainingStep::Done done = step_.run(samples, options, rate);
     return {done.result, done.norm.norm};
   }
   /// As a run that goes on.
@@ -108,6 +113,8 @@ class GoldenSteps {
   nn::ModelConfig config() const {
     nn::ModelConfig config = golden_.config();
     config.num_predict_layers = settings_.num_predict_layers;
+    if (settings_.has_states)
+      config.mamba = {.num_heads = 4, .head_width = 6, .state_width = 5, .num_groups = 2, .attention_layers = {1}};
     return config;
   }
   nn::ModelOptions options() const {
