@@ -27,6 +27,8 @@ struct StepSettings {
   bool eight_bit = false;  // moments
   bool records = false;
   std::int64_t num_predict_layers = 0;
+  bool has_states = false;  // the first layer is of Mamba-2
+  bool matches = false;     // each layer is held to the other one of the teacher's
   core::DType weights = core::DType::F32;
   bool sequence_parallel = false;
   std::int64_t micro_batches = 2;
@@ -36,8 +38,6 @@ struct StepSettings {
   std::vector<std::vector<std::int64_t>> replicated = {};  // experts, by layer
   double clip = 1;
   parallel::Sharding sharding = {};
-  bool has_states = false;  // the first layer is of Mamba-2
-  bool matches = false;     // each layer is held to the other one of the teacher's
 };
 
 class GoldenSteps {
@@ -71,17 +71,14 @@ class GoldenSteps {
   /// The gradients stay until the next.
   Step run() { return run(golden_.samples(), settings_.rate); }
   Step run(const data::TokenBatch& samples, double rate) {
-    launch::StepOptions options{.micro_batches = settings_.micro_batches,
-                                .pipeline = &pipeline_,
-                                .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
-                                .replicated = settings_.replicated,
-                                .recompute = settings_.recompute};
-    if (settings_.matches) {
-      options.hidden = launch::HiddenMatch{.weight = 0.5, .layers = {1, 0}};
-      options.updates.fill(launch::HiddenMatch{.weight = 0.3, .layers = {1, 0}});
-      options.routers = launch::RouterMatch{.weight = 0.2, .layers = {1, 0}};
-    }
-    const launch::TrainingStep::Done done = step_.run(samples, options, rate);
+    const launch::TrainingStep::Done done =
+        run_match(samples,
+                  {.micro_batches = settings_.micro_batches,
+                   .pipeline = &pipeline_,
+                   .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
+                   .replicated = settings_.replicated,
+                   .recompute = settings_.recompute},
+                  rate);
     return {done.result, done.norm.norm};
   }
   /// As a run that goes on.
@@ -110,6 +107,14 @@ class GoldenSteps {
   optim::Optimizer& optimizer() { return optimizer_; }
 
  private:
+  launch::TrainingStep::Done run_match(const data::TokenBatch& samples, launch::StepOptions options, double rate) {
+    if (settings_.matches) {
+      options.hidden = launch::HiddenMatch{.weight = 0.5, .layers = {1, 0}};
+      options.updates.fill(launch::HiddenMatch{.weight = 0.3, .layers = {1, 0}});
+      options.routers = launch::RouterMatch{.weight = 0.2, .layers = {1, 0}};
+    }
+    return step_.run(samples, options, rate);
+  }
   nn::ModelConfig config() const {
     nn::ModelConfig config = golden_.config();
     config.num_predict_layers = settings_.num_predict_layers;
