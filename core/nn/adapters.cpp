@@ -51,8 +51,8 @@ bool is_cut_within(const Parameter& weight) {
     core::fail_usage("adapters.targets[{}]: the pattern {} matches no parameter, expected one such as {}", place,
                      pattern, expected);
   core::fail_usage(
-      "adapters.targets[{}]: {} has no adapter, expected matrices of attention and feed-forwards, such as {}", place,
-      (*other)->name, expected);
+      "adapters.targets[{}]: {} has no adapter, expected matrices of attention, Mamba-2 and feed-forwards, such as {}",
+      place, (*other)->name, expected);
 }
 
 /// The box of `rows` and `columns` of A or B of a matrix, or of each of some experts', in float64 on the host.

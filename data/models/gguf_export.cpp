@@ -90,7 +90,7 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
     number("residual_scale", config.residual_scale);
     number("logit_scale", 1 / config.logits_scale);
   }
-  if (family.traits.may_lack_positions)
+  if (family.traits.mamba == FamilyTraits::Mamba::Some)
     keys.emplace_back(prefix + "rope.scaling.finetuned", config.positions == nn::Positions::Rotary);
   number(config.norm_kind == nn::NormKind::Rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
          config.norm_eps);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -224,7 +225,14 @@ void read_what_tensors_say(const GgufFile& file, const FamilyTraits& traits, nn:
     config.head_norm = nn::HeadNorm::None;
 }
 
-void read_heads(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::ModelConfig& config) {
+/// Whether models of the architecture may, of any family.
+bool may_turn_partly(const Family& family) {
+  return std::ranges::any_of(families(), [&](const Family* other) {
+    return other->gguf == std::string_view(family.gguf) && other->traits.may_turn_partly;
+  });
+}
+
+void read_heads(const ArchitectureKeys& keys, const Family& family, nn::ModelConfig& config) {
   const std::string& where = keys.where();
   config.head_width = keys.integer_or("attention.key_length", config.width / config.num_heads);
   check(config.head_width > 0 && config.head_width <= nn::ModelLimits::head_width && config.head_width % 2 == 0,
@@ -235,7 +243,7 @@ void read_heads(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::Mo
         keys.name("attention.value_length"), values, config.head_width);
   const std::int64_t turning = keys.integer_or("rope.dimension_count", config.head_width);
   if (turning == config.head_width) return;
-  check(traits.may_turn_partly, "{}: {} is {}, expected the head width {}", where, keys.name("rope.dimension_count"),
+  check(may_turn_partly(family), "{}: {} is {}, expected the head width {}", where, keys.name("rope.dimension_count"),
         turning, config.head_width);
   check(turning > 0 && turning < config.head_width && turning % 2 == 0,
         "{}: {} is {}, expected an even number up to the head width {}", where, keys.name("rope.dimension_count"),
@@ -280,8 +288,9 @@ void read_kv_heads_by_layer(const ArchitectureKeys& keys, nn::ModelConfig& confi
   }
 }
 
-void read_attention(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::ModelConfig& config) {
+void read_attention(const ArchitectureKeys& keys, const Family& family, nn::ModelConfig& config) {
   const std::string& where = keys.where();
+  const FamilyTraits& traits = family.traits;
   config.num_heads = keys.integer("attention.head_count");
   if (traits.mamba == FamilyTraits::Mamba::Some)
     read_kv_heads_by_layer(keys, config);
@@ -296,7 +305,7 @@ void read_attention(const ArchitectureKeys& keys, const FamilyTraits& traits, nn
   if (traits.has_latents)
     read_latents(keys, config);
   else
-    read_heads(keys, traits, config);
+    read_heads(keys, family, config);
 }
 
 /// The family and the config that the metadata describes.
@@ -338,7 +347,7 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
     set_no_attention(config);
     config.max_positions = keys.integer("context_length");
   } else {
-    read_attention(keys, traits, config);
+    read_attention(keys, family, config);
   }
   if (traits.mamba != FamilyTraits::Mamba::None) read_mamba(file, keys, config.mamba);
   set_traits(traits, config);

@@ -19,7 +19,7 @@ struct GgufName {
   std::string name;    // ours
   std::string stored;  // theirs
   core::Shape shape;
-  bool is_permuted = false;    // rows of q and k
+  bool is_permuted = false;    // rows of q and k, all of whose channels turn
   bool is_copy = false;        // of one that is stored elsewhere too; files may be without it
   std::string otherwise = {};  // a tensor that is taken where a file is without it; "": none
   double offset = 0;           // that the file's values are greater by
@@ -133,10 +133,10 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& 
     }
     for (const auto& [which, rows] : inputs) {
       if (family.gguf_fuses) break;
-      const bool is_permuted = family.gguf_interleaves && *which != 'v';
-      const StoredRows order = family.names.interleaves && *which != 'v'
-                                   ? StoredRows::in_pairs(c.head_width, c.turning_width(), rows)
-                                   : StoredRows();
+      const bool has_pairs = (family.names.interleaves || family.gguf_interleaves) && *which != 'v';
+      const bool is_permuted = has_pairs && !family.names.interleaves && c.turning_width() == c.head_width;
+      const StoredRows order =
+          has_pairs && !is_permuted ? StoredRows::in_pairs(c.head_width, c.turning_width(), rows) : StoredRows();
       add(ours + which, theirs + "attn_" + which, {rows, c.width}, is_permuted);
       names.back().rows = order;
       if (!c.attention_bias) continue;

@@ -70,6 +70,9 @@ void export_peft(const core::StateReader& adapters, const nn::ModelConfig& confi
           "{}: {} is stored in another form by {} ({}): its adapter has no place of its own; merged with the model it "
           "can be written",
           adapters.source(), name.name, family.name, name.stored.front());
+    if (family.traits.mamba == FamilyTraits::Mamba::All)
+      core::fail("{}: peft takes no adapter of {} in a model of {}; merged with the model it can be written",
+                 adapters.source(), name.stored.front(), family.name);
     for (std::size_t i = 0; i < name.stored.size(); ++i) {
       constexpr std::string_view weight = ".weight";
       core::check(name.stored[i].ends_with(weight), "{}: {} is stored as {}, expected a module's weight",

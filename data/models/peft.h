@@ -22,7 +22,8 @@ struct PeftExport {
 /// Writes both files into `folder` (made if need be), in float32, by the names that the first family that holds the
 /// model has for its modules; of a stack of experts the factors of each. `adapters` has tensors by nn::adapter_name.
 /// Throws where no family holds the model, for an adapter of a matrix that the family stores in another form (as one
-/// with others, transposed, with rows in another order), and a UsageError where the files are there.
+/// with others, transposed, with rows in another order) or of which peft refuses it (out_proj of Mamba-2), and a
+/// UsageError where the files are there.
 void export_peft(const core::StateReader& adapters, const nn::ModelConfig& config, const std::filesystem::path& folder,
                  const PeftExport& options);
 

@@ -67,6 +67,8 @@ WIDE = {
         **heads(64, 4, 2), intermediate_size=32, shared_intermediate_size=64, num_local_experts=6, num_experts_per_tok=3,
         layer_types=["linear_attention", "full_attention", "linear_attention"], mamba_n_heads=8, mamba_d_state=16, mamba_chunk_size=16,
         embedding_multiplier=2.0, attention_multiplier=0.25, residual_multiplier=0.5, logits_scaling=4.0, rope_parameters=rope(50.0))),
+    "bamba": ("Bamba", dict(**heads(64, 4, 2), intermediate_size=96, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_state=16,
+                            mamba_chunk_size=16, rope_parameters=rope(50.0))),
     "mistral": ("Mistral", dict(**ATTENTION, intermediate_size=96, sliding_window=None, rope_parameters=rope(50.0))),
     "mixtral": ("Mixtral", dict(**ATTENTION, intermediate_size=32, num_local_experts=6, num_experts_per_tok=3, sliding_window=None,
                                 rope_parameters=rope(50.0))),

@@ -21,8 +21,8 @@ std::pair<const char*, int> layout_of(const nn::ModelConfig& config) {
 
 // Those that have between them whatever a family has of its own.
 TEST(GpuFamilies, LossAndGradientsAreThoseOfTransformers) {
-  for (const char* family :
-       {"gemma3", "qwen2_moe", "olmoe", "phi4_mini", "phimoe", "gpt2", "deepseek_v3", "gpt_oss", "glm4_moe"}) {
+  for (const char* family : {"gemma3", "qwen2_moe", "olmoe", "phi4_mini", "phimoe", "gpt2", "deepseek_v3", "gpt_oss",
+                             "glm4_moe", "mamba2", "bamba", "granite_hybrid"}) {
     const testing::FamilyReference reference(family);
     const data::HuggingFaceModel source(reference.folder());
     const auto expected = reference.gradients();

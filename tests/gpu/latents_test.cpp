@@ -1,10 +1,12 @@
-// Attention of latents on a GPU with a cache: of latents, as on the CPU, whose tokens and logits they give.
+// Attention of latents on a GPU with a cache: of latents, as on the CPU, whose tokens and logits they give; and layers
+// of states.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "core/nn/generation.h"
@@ -41,21 +43,30 @@ std::array<std::int64_t, 2> cached_widths(const nn::Transformer& model, std::int
   return {k.shape()[1], v.shape()[1]};
 }
 
-// Of 8 + 6 channels, three heads and yarn; by transformers' weights (tests/golden/make_families.py).
+/// By transformers' weights (tests/golden/make_families.py). Gives the model on the GPU.
+std::unique_ptr<nn::Transformer> expect_the_same_text(const char* family) {
+  SCOPED_TRACE(family);
+  const data::HuggingFaceModel source(testing::family_folder(family));
+  const auto model_on = [&](const core::MemoryPtr& memory) {
+    auto model = std::make_unique<nn::Transformer>(
+        source.model_config(), nn::ModelOptions{.memory = memory, .dtype = DType::F32, .frozen = true});
+    model->load(source);
+    return model;
+  };
+  auto gpu = model_on(testing::gpu_memory(0)), cpu = model_on(core::Memory::cpu(1));
+  for (const std::int64_t at_once : {1, 3}) EXPECT_EQ(continuations(*gpu, at_once), continuations(*cpu, at_once));
+  return gpu;
+}
+
+// Of 8 + 6 channels, three heads and yarn.
 TEST(GpuLatents, ModelsOfFamiliesGenerateTheSameText) {
-  for (const char* family : {"deepseek_v2", "deepseek_v3"}) {
-    SCOPED_TRACE(family);
-    const data::HuggingFaceModel source(testing::family_folder(family));
-    const auto model_on = [&](const core::MemoryPtr& memory) {
-      auto model = std::make_unique<nn::Transformer>(
-          source.model_config(), nn::ModelOptions{.memory = memory, .dtype = DType::F32, .frozen = true});
-      model->load(source);
-      return model;
-    };
-    const auto gpu = model_on(testing::gpu_memory(0)), cpu = model_on(core::Memory::cpu(1));
-    EXPECT_EQ(cached_widths(*gpu, 14, 0), (std::array<std::int64_t, 2>{14, 0}));
-    for (const std::int64_t at_once : {1, 3}) EXPECT_EQ(continuations(*gpu, at_once), continuations(*cpu, at_once));
-  }
+  for (const char* family : {"deepseek_v2", "deepseek_v3"})
+    EXPECT_EQ(cached_widths(*expect_the_same_text(family), 14, 0), (std::array<std::int64_t, 2>{14, 0}));
+}
+
+// Alone, and beside keys and values.
+TEST(GpuStates, ModelsOfFamiliesGenerateTheSameText) {
+  for (const char* family : {"mamba2", "granite_hybrid"}) expect_the_same_text(family);
 }
 
 // Three heads on two GPUs.

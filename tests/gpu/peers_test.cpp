@@ -76,7 +76,8 @@ TEST(GpuPeers, OneThatDoesNotComeToTheStartIsNamed) {
 
 TEST(GpuPeers, ThoseOfOneThatThrowsInAStepThrowItsError) {
   for (const testing::StepSettings& settings :
-       {testing::StepSettings{"tp2", 2}, testing::StepSettings{"ep2", 2}, testing::StepSettings{"dp2ep2", 4}}) {
+       {testing::StepSettings{"tp2", 2}, testing::StepSettings{"ep2", 2}, testing::StepSettings{"dp2ep2", 4},
+        testing::StepSettings{.layout = "pp2", .ranks = 2, .matches = true}}) {
     const auto errors =
         testing::errors_of_steps(settings, [](testing::GoldenSteps&) { throw core::Error("it went away"); });
     EXPECT_EQ(errors.back(), "it went away");

@@ -101,7 +101,8 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuRecordedSteps,
                          ::testing::Values(Settings{}, Settings{.recompute = true, .capacity_factor = 0.7},
                                            Settings{.uses_muon = true}, Settings{.eight_bit = true},
                                            Settings{.num_predict_layers = 2}, Settings{.compute = DType::BF16},
-                                           Settings{.compute = DType::BF16, .fp8_products = true}),
+                                           Settings{.compute = DType::BF16, .fp8_products = true},
+                                           Settings{.has_states = true}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
 
 TEST(GpuRecordedWork, FreesNothingThatWasThere) {

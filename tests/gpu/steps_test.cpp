@@ -121,7 +121,7 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuSteps,
                                            Settings{.uses_muon = true}, Settings{.compute = DType::BF16},
                                            Settings{.compute = DType::BF16, .fp8_products = true}, Settings{"tp2", 2},
                                            Settings{.num_predict_layers = 2}, Settings{"ep2", 2, true},
-                                           Settings{"dp2ep2", 4}),
+                                           Settings{"dp2ep2", 4}, Settings{.uses_muon = true, .has_states = true}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
 
 const Settings two_level{
@@ -152,6 +152,17 @@ INSTANTIATE_TEST_SUITE_P(Stages, GpuSteps,
                                            stages("pp2", 2, 4, launch::PipelineKind::Interleaved, 2),
                                            stages("pp3", 3, 5, launch::PipelineKind::ZeroBubble, 2),
                                            stages("pp2ep2", 4, 3, launch::PipelineKind::ZeroBubble)),
+                         [](const auto& test) { return fmt::format("{}{}", test.param.layout, test.index); });
+
+Settings matching(Settings settings) {
+  settings.matches = true;
+  return settings;
+}
+
+// What layers are held to goes to each stage from the last, whose teacher is ahead, in a group of its own.
+INSTANTIATE_TEST_SUITE_P(Taught, GpuSteps,
+                         ::testing::Values(matching(stages("pp2", 2, 4, launch::PipelineKind::Interleaved, 2)),
+                                           matching(stages("pp3", 3, 5, launch::PipelineKind::ZeroBubble))),
                          [](const auto& test) { return fmt::format("{}{}", test.param.layout, test.index); });
 
 class GpuRuns : public ::testing::TestWithParam<Settings> {};

@@ -27,6 +27,8 @@ struct StepSettings {
   bool eight_bit = false;  // moments
   bool records = false;
   std::int64_t num_predict_layers = 0;
+  bool has_states = false;  // the first layer is of Mamba-2
+  bool matches = false;     // each layer is held to the other one of the teacher's
   core::DType weights = core::DType::F32;
   bool sequence_parallel = false;
   std::int64_t micro_batches = 2;
@@ -71,7 +73,7 @@ class GoldenSteps {
   Step run() { return run(golden_.samples(), settings_.rate); }
   Step run(const data::TokenBatch& samples, double rate) {
     const launch::TrainingStep::Done done =
-        step_.run(samples,
+        run_match(samples,
                   {.micro_batches = settings_.micro_batches,
                    .pipeline = &pipeline_,
                    .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
@@ -107,9 +109,19 @@ class GoldenSteps {
   optim::Optimizer& optimizer() { return optimizer_; }
 
  private:
+  launch::TrainingStep::Done run_match(const data::TokenBatch& samples, launch::StepOptions options, double rate) {
+    if (settings_.matches) {
+      options.hidden = launch::HiddenMatch{.weight = 0.5, .layers = {1, 0}};
+      options.updates.fill(launch::HiddenMatch{.weight = 0.3, .layers = {1, 0}});
+      options.routers = launch::RouterMatch{.weight = 0.2, .layers = {1, 0}};
+    }
+    return step_.run(samples, options, rate);
+  }
   nn::ModelConfig config() const {
     nn::ModelConfig config = golden_.config();
     config.num_predict_layers = settings_.num_predict_layers;
+    if (settings_.has_states)
+      config.mamba = {.num_heads = 4, .head_width = 6, .state_width = 5, .num_groups = 2, .attention_layers = {1}};
     return config;
   }
   nn::ModelOptions options() const {

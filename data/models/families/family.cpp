@@ -193,12 +193,12 @@ class Beyond {
 }  // namespace
 
 std::span<const Family* const> families() {
-  static const std::array all{&llama_family(),         &mistral_family(),     &mixtral_family(),     &qwen2_family(),
-                              &qwen2_moe_family(),     &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
-                              &olmoe_family(),         &gemma3_family(),      &phi3_family(),        &phimoe_family(),
-                              &gpt2_family(),          &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family(),
-                              &glm4_family(),          &glm4_moe_family(),    &mamba2_family(),      &bamba_family(),
-                              &granite_hybrid_family()};
+  static const std::array all{
+      &llama_family(),   &mistral_family(),   &mixtral_family(),  &qwen2_family(),       &qwen2_moe_family(),
+      &qwen3_family(),   &qwen3_moe_family(), &olmo2_family(),    &olmoe_family(),       &gemma3_family(),
+      &phi3_family(),    &phimoe_family(),    &gpt2_family(),     &deepseek_v2_family(), &deepseek_v3_family(),
+      &gpt_oss_family(), &glm4_family(),      &glm4_moe_family(), &mamba2_family(),      &granite_hybrid_family(),
+      &bamba_family()};
   return all;
 }
 

@@ -170,6 +170,8 @@ const Family& bamba_family() {
       .names = {.norm = "final_layernorm", .mlp = "feed_forward", .mlp_norm = "pre_ff_layernorm"},
       .norm_eps = 1e-5,
       .num_kv_heads = 8,
+      .gguf = "granitehybrid",
+      .gguf_interleaves = true,
       .read = read_bamba,
       .write = write_bamba,
       .beyond = beyond_bamba};

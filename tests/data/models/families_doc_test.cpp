@@ -135,6 +135,8 @@ TEST(Families, OfGgufAreToldApartByTheirExperts) {
   EXPECT_STREQ(family_of_gguf("llama", false, "x").name, "Llama");
   EXPECT_STREQ(family_of_gguf("llama", true, "x").name, "Mixtral");
   EXPECT_THROW(family_of_gguf("qwen3", true, "x"), core::Error);
+  for (const bool is_mixture : {false, true})
+    EXPECT_STREQ(family_of_gguf("granitehybrid", is_mixture, "x").name, "Granite 4 (hybrid)") << "a Bamba is one too";
 }
 
 nn::ModelConfig small_model() {

@@ -80,6 +80,35 @@ TEST_F(GgufExportTest, AWidthThatTheHeadsDoNotDivideComesBack) {
   EXPECT_EQ(GgufModel(written(made, config, {})).model_config(), config);
 }
 
+// A Bamba's file: of each head the channels that turn are its first and lie in pairs, the others as they are.
+TEST_F(GgufExportTest, HeadsOfWhichAPartTurnsLieInPairsThere) {
+  nn::ModelConfig config = config_of(false);
+  config.head_width = 16;
+  config.rotary_width = 6;
+  config.mamba = {.num_heads = 8, .head_width = 16, .state_width = 6, .attention_layers = {1}};
+  EXPECT_THAT(beyond_all_families(config), ::testing::Optional(HasSubstr("rotary_width is 6")));
+  config.rotary_width = 8;
+  const MadeModel made(config);
+  const auto file = written(made, config, {});
+  EXPECT_EQ(file->text("general.architecture"), "granitehybrid");
+  EXPECT_EQ(file->integer("granitehybrid.rope.dimension_count"), 8);
+  EXPECT_TRUE(file->boolean("granitehybrid.rope.scaling.finetuned"));
+  const GgufModel model(file);
+  EXPECT_EQ(model.model_config(), config);
+  for (const auto& [name, stored] : {std::pair("q", "blk.1.attn_q.weight"), {"k", "blk.1.attn_k.weight"}}) {
+    const std::string ours = fmt::format("layers.1.attention.{}.weight", name);
+    const std::vector<float> values = values_in(made, ours);
+    EXPECT_EQ(values_in(model, ours), values) << name;
+    std::vector<float> there(values.size());
+    file->read(file->tensors().at(stored), 0, std::ssize(there), there.data());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::size_t row = i / 64, within = row % 16;
+      const std::size_t of = within < 8 ? row - within + within % 2 * 4 + within / 2 : row;
+      ASSERT_EQ(there[i], values[of * 64 + i % 64]) << name << " row " << row;
+    }
+  }
+}
+
 TEST_F(GgufExportTest, NothingIsLeftWhereTheNameIsTaken) {
   fs::create_directory(path());
   const MadeModel made(config_of(false));

@@ -107,6 +107,32 @@ INSTANTIATE_TEST_SUITE_P(By, QuantisedReaders,
                                               std::get<1>(test.param) ? "experts" : "dense");
                          });
 
+// Projections are blocks, parts of in_proj and heads that turn in part too; filters and what heads decay by are none.
+TEST(QuantisedReader, GivesWhatTheFileOfAHybridHolds) {
+  nn::ModelConfig config = config_of(false);
+  config.rotary_width = 32;
+  config.mamba = {.num_heads = 8, .head_width = 64, .state_width = 16, .attention_layers = {1}};
+  const MadeModel made(config);
+  const testing::TemporaryFolder folder;
+  export_gguf(made, config, folder / "m.gguf", {.dtype = DType::Q4_K});
+  const GgufModel file(std::make_shared<GgufFile>((folder / "m.gguf").string()));
+  const QuantisedReader reader(made, config, DType::Q4_K, 2, "made");
+  ASSERT_EQ(reader.tensors().size(), file.tensors().size());
+  for (const auto& [name, info] : reader.tensors()) {
+    EXPECT_EQ(info.dtype, file.tensors().at(name).dtype) << name;
+    const StateEntry all = StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F32, info.shape));
+    const std::vector<float> ours = read(reader, name, all), theirs = read(file, name, all);
+    for (std::size_t i = 0; i < ours.size(); ++i)  // the file has decays, not their logarithms
+      ASSERT_NEAR(ours[i], theirs[i], name.ends_with(".A_log") ? 1e-5 : 0) << name;
+  }
+  nn::Transformer model(config, {.memory = core::Memory::cpu(1), .frozen = true, .as_kept = true});
+  model.load(reader);
+  for (const char* part : {"mamba.z", "mamba.x", "mamba.B", "mamba.C", "mamba.dt", "mamba.o"})
+    EXPECT_EQ(model.parameter(fmt::format("layers.0.{}.weight", part)).value.dtype(), DType::Q4_K) << part;
+  EXPECT_EQ(model.parameter("layers.0.mamba.conv_x.weight").value.dtype(), DType::F32);
+  EXPECT_EQ(model.parameter("layers.0.mamba.A_log").value.dtype(), DType::F32);
+}
+
 // Rows that fit no blocks are float16 in the file, whose values those are that stay.
 TEST(QuantisedReader, RoundsToHalvesWhereRowsAreNoBlocks) {
   nn::ModelConfig config = config_of(false);

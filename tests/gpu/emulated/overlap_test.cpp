@@ -6,6 +6,7 @@
 
 #include "core/ops/linear.h"
 #include "core/ops/moe_exchange.h"
+#include "parallel/axes/communicators.h"
 #include "parallel/axes/expert_comm.h"
 #include "parallel/axes/gradient_sync.h"
 #include "tests/cuda_emulation/emulation.h"
@@ -114,6 +115,34 @@ TEST(GpuOverlap, WeightPartsAndWhatIsBetweenRunBesideAnExchange) {
       EXPECT_THAT(made[0].get<float>(), Each(rows));
     }
     EXPECT_THAT(core::host_values<float>(x.slot->grad), Each(4));
+  });
+}
+
+// The last stage is ahead in what its teacher says, which others take when they come to it; streams and gradients go
+// round meanwhile.
+TEST(GpuOverlap, StagesSendBesideWhatTheLastOneSays) {
+  using Kind = nn::PipelineComm::Kind;
+  testing::run_ranks(3, [](testing::RankWorld& world) {
+    const GpuGroup group(world);
+    const parallel::Mesh mesh(group.comm, parallel::parse_layout("pp3"));
+    const auto stages = parallel::make_pipeline_comm(mesh);
+    const std::int64_t me = stages->rank(), last = 2;
+    std::vector<core::CommHandle> sent;
+    const auto send = [&](Kind kind, std::int64_t number, std::int64_t to) {
+      sent.push_back(stages->send(kind, filled(group.memory, {4}, static_cast<float>(number)), to));
+    };
+    const auto expect = [&](Kind kind, std::int64_t number, std::int64_t from) {
+      const Tensor x = group.numbers(4);
+      stages->receive(kind, x, from);
+      EXPECT_THAT(core::host_values<float>(x), Each(static_cast<float>(number)));
+    };
+    for (std::int64_t said = 1; me == last && said <= 3; ++said)
+      for (const std::int64_t to : {0, 1}) send(Kind::Taught, said, to);
+    for (const auto& [kind, by] : {std::pair(Kind::Stream, 1), {Kind::Gradient, 2}}) {
+      send(kind, 10 + me, (me + by) % 3);
+      expect(kind, 10 + (me + 3 - by) % 3, (me + 3 - by) % 3);
+    }
+    for (std::int64_t said = 1; me != last && said <= 3; ++said) expect(Kind::Taught, said, last);
   });
 }
 

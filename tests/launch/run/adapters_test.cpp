@@ -3,14 +3,20 @@
 
 #include "core/nn/adapters.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
+#include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/models/peft.h"
 #include "launch/run/step.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/kept_state.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -188,6 +194,111 @@ TEST(Adapters, TheMergedReaderGivesTheModelThatWasTrainedWithThem) {
   }
 }
 
+/// A layer of Mamba-2, of one group of heads or two, before one of attention.
+nn::ModelConfig config_with_states(std::int64_t num_groups) {
+  nn::ModelConfig config = GoldenModel("dense.h5").config();
+  config.mamba = {
+      .num_heads = 4, .head_width = 12, .state_width = 5, .num_groups = num_groups, .attention_layers = {1}};
+  return config;
+}
+
+// With G the gradient of W + s B A where that is the weight, A has s B^T G and B has s G A^T.
+TEST(Adapters, OfMamba2HaveTheGradientsOfMergedMatrices) {
+  const GoldenModel golden("dense.h5");
+  const optim::LanguageModelling objective;
+  const nn::AdapterOptions of_mamba{.rank = 3, .alpha = 6, .targets = {"*.mamba.*"}};
+  for (const std::int64_t num_groups : {1, 2}) {
+    const nn::ModelConfig config = config_with_states(num_groups);
+    /// A model and its factors, the same in any layout.
+    struct Adapted {
+      nn::Transformer model;
+      nn::Adapters adapters;
+      Adapted(const nn::ModelConfig& of, const nn::ModelOptions& options, const nn::AdapterOptions& how)
+          : model(of, options), adapters(model, how, DType::F64, options.place) {
+        model.init_random(3);
+        for (core::Parameter* p : adapters.parameters()) core::init_normal(*p, 0.2, 7);
+      }
+    };
+    double loss = 0;
+    std::map<std::string, std::vector<double>> expected;
+    testing::run_ranks(1, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, "dp1", 1);
+      Adapted adapted(config, rank.sharded(DType::F64), of_mamba);
+      std::map<std::string, std::vector<double>> factors;
+      for (const core::Parameter* p : adapted.adapters.parameters()) {
+        factors[p->name] = testing::values_of(p->value);
+        expected[p->name].resize(factors[p->name].size());
+      }
+      nn::Transformer merged(config, rank.sharded(DType::F64));
+      merged.init_random(3);
+      /// f(W, A, B, places in them) for each product of the sum B A.
+      const auto for_each_term = [&](const auto& f) {
+        for (core::Parameter* w : merged.parameters()) {
+          const std::string a = nn::adapter_name(w->name, 'a'), b = nn::adapter_name(w->name, 'b');
+          if (!factors.contains(a)) continue;
+          const auto out = static_cast<std::size_t>(w->global_shape[0]),
+                     in = static_cast<std::size_t>(w->global_shape[1]);
+          for (std::size_t o = 0; o < out; ++o)
+            for (std::size_t i = 0; i < in; ++i)
+              for (std::size_t k = 0; k < 3; ++k) f(*w, a, b, o * in + i, k * in + i, o * 3 + k);
+        }
+      };
+      for_each_term([&](core::Parameter& w, const std::string& a, const std::string& b, std::size_t of_w,
+                        std::size_t of_a, std::size_t of_b) {
+        w.value.mutable_data<double>()[of_w] += of_mamba.scale() * factors[b][of_b] * factors[a][of_a];
+      });
+      parallel::GradientSync sync(merged.parameters(), rank.mesh(), rank.memory(), DType::F64);
+      loss = launch::forward_backward(rank, {merged, nullptr, objective}, golden.samples(), {}, sync).loss();
+      for_each_term([&](core::Parameter& w, const std::string& a, const std::string& b, std::size_t of_w,
+                        std::size_t of_a, std::size_t of_b) {
+        const double g = of_mamba.scale() * w.slot->grad.data<double>()[of_w];
+        expected[a][of_a] += factors[b][of_b] * g;
+        expected[b][of_b] += factors[a][of_a] * g;
+      });
+    });
+    ASSERT_EQ(expected.size(), 12U) << "of z, x, B, C, dt and o";
+    for (const Layout& layout :
+         {Layout{"dp1", 1}, Layout{"dp2", 2}, Layout{"tp2", 2}, Layout{"tp2", 2, true}, Layout{"tp2dp2", 4}}) {
+      SCOPED_TRACE(fmt::format("{} of {} groups", layout.name, num_groups));
+      testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
+        Adapted adapted(config, rank.sharded(DType::F64), of_mamba);
+        parallel::GradientSync sync(adapted.adapters.parameters(), rank.mesh(), rank.memory(), DType::F64, 4096);
+        const launch::StepResult result = launch::forward_backward(
+            rank, {adapted.model, nullptr, objective}, golden.samples(), {.recompute = layout.sequence_parallel}, sync);
+        EXPECT_NEAR(result.loss(), loss, 1e-12 * loss);
+        EXPECT_LE(testing::worst_gradient_error(adapted.adapters.parameters(), expected), 1e-10);
+      });
+    }
+  }
+}
+
+// Rows of in_proj have no module of their own, and of what peft knows as a Mamba it takes no out_proj.
+TEST(Adapters, OfMamba2AreWrittenWherePeftTakesThem) {
+  const auto modules = [](const nn::ModelConfig& config, const char* target) {
+    nn::Transformer model(config, {.memory = core::Memory::cpu(1)});
+    nn::Adapters adapters(model, {.rank = 2, .targets = {target}}, DType::F32);
+    adapters.init_random(1);
+    const testing::TemporaryFolder folder;
+    data::export_peft(testing::KeptState(adapters.state_dict()), config, folder.path(), {.rank = 2, .alpha = 16});
+    const auto settings = nlohmann::json::parse(testing::read_file(folder / "adapter_config.json"));
+    return settings["target_modules"].get<std::vector<std::string>>();
+  };
+  const auto refusal = [](const char* words) {
+    return ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr(words));
+  };
+  const nn::ModelConfig hybrid = config_with_states(2);
+  EXPECT_THAT(modules(hybrid, "*.mamba.o.*"), ::testing::ElementsAre("model.layers.0.mamba.out_proj"));
+  EXPECT_THAT([&] { modules(hybrid, "*.mamba.B.*"); },
+              refusal("layers.0.mamba.B.weight is stored in another form by Granite 4 (hybrid) "
+                      "(model.layers.0.mamba.in_proj.weight)"));
+  nn::ModelConfig alone = hybrid;
+  alone.mamba.attention_layers.clear();
+  alone.feed_forward = false;
+  EXPECT_THAT([&] { modules(alone, "*.mamba.o.*"); },
+              refusal("peft takes no adapter of backbone.layers.0.mixer.out_proj.weight in a model of Mamba-2"));
+}
+
 std::string error_of(const std::function<void()>& act) {
   try {
     act();
@@ -208,10 +319,18 @@ TEST(Adapters, WhatHasNoneIsRefusedByName) {
             }),
             "adapters.targets[1]: the pattern *.q_proj matches no parameter, expected one such as "
             "layers.0.attention.q.weight");
-  EXPECT_EQ(error_of([&] { make({"*.router.*"}); }),
-            "adapters.targets[0]: layers.1.moe.router.weight has no adapter, expected matrices of attention and "
-            "feed-forwards, such as layers.0.attention.q.weight");
+  EXPECT_EQ(
+      error_of([&] { make({"*.router.*"}); }),
+      "adapters.targets[0]: layers.1.moe.router.weight has no adapter, expected matrices of attention, Mamba-2 and "
+      "feed-forwards, such as layers.0.attention.q.weight");
   EXPECT_EQ(error_of([&] { make({"*"}); }), "");
+  const auto of_states = [&](const char* target) {
+    nn::Transformer model(config_with_states(1), {.memory = core::Memory::cpu(1)});
+    const nn::Adapters adapters(model, {.targets = {target}}, DType::F32);
+  };
+  EXPECT_EQ(error_of([&] { of_states("*.conv_x.weight"); }),
+            "adapters.targets[0]: layers.0.mamba.conv_x.weight has no adapter, expected matrices of attention, Mamba-2 "
+            "and feed-forwards, such as layers.0.mamba.z.weight");
   testing::run_ranks(2, [&](testing::RankWorld& world) {
     launch::Rank rank(world.comm, "tp2etp2", 1);
     const nn::ModelOptions options = rank.sharded(DType::F32);

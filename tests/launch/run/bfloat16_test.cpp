@@ -75,13 +75,21 @@ Example wider_example() {
   example.load = [](nn::Transformer& model) {
     model.init_random(1);  // of deviation 0.02: times 8, in any type
     for (core::Parameter* p : model.parameters()) {
-      if (p->value.shape().rank() == 1) continue;
+      if (!p->is_matrix()) continue;
       core::dispatch_activation("init", p->value.dtype(), [&]<class T>() {
         for (T& x : std::span(p->value.mutable_data<T>(), p->value.numel()))
           x = kernels::as<T>(8 * kernels::as<double>(x));
       });
     }
   };
+  return example;
+}
+
+/// The same with Mamba-2 in the first layer, of one group of heads or more.
+Example example_with_states(std::int64_t num_groups) {
+  Example example = wider_example();
+  example.config.mamba = {
+      .num_heads = 8, .head_width = 16, .state_width = 16, .num_groups = num_groups, .attention_layers = {1}};
   return example;
 }
 
@@ -164,11 +172,12 @@ TEST(Bfloat16, GradientsAreThoseOfFloat64) {
       check(example, types, reference, is_hard ? 0.02 : 0.01);
     }
   }
-  const Example wider = wider_example();
-  const Step reference = alone(wider, exact);
-  for (const Types& types : {Types{}, narrow, stored}) {
-    SCOPED_TRACE(fmt::format("wider, weights {}, stream {}", types.weights, types.residual));
-    check(wider, types, reference, 0.01);
+  for (const auto& [name, wider] : {std::pair("wider", wider_example()), {"states", example_with_states(2)}}) {
+    const Step reference = alone(wider, exact);
+    for (const Types& types : {Types{}, narrow, stored}) {
+      SCOPED_TRACE(fmt::format("{}, weights {}, stream {}", name, types.weights, types.residual));
+      check(wider, types, reference, 0.01);
+    }
   }
 }
 
@@ -189,7 +198,8 @@ TEST(Bfloat16, LayoutsAgree) {
   const Case cases[] = {{"dense.h5", golden_example("dense.h5"), 0.02},
                         {"moe.h5", golden_example("moe.h5"), 0.02},
                         {"moe_options.h5", golden_example("moe_options.h5"), 0.02},
-                        {"wider", wider_example(), 0.01}};
+                        {"wider", wider_example(), 0.01},
+                        {"states", example_with_states(1), 0.02}};
   for (const auto& [layout, ranks, is_divided] :
        {Layout{"dp2", 2, false}, Layout{"ep2", 2, false}, Layout{"tp2", 2, false}, Layout{"tp2", 2, true},
         Layout{"tp2ep2", 4, false}, Layout{"tp2etp2", 4, true}})

@@ -241,7 +241,7 @@ TEST_P(Families, ComeBackBitForBit) {
 }
 
 // GGUF says less than config.json; what it can say it says whole. Of Llama 3's scaling a file has factors alone, which
-// tell what they have to. It knows no groups of experts that are chosen by their best.
+// tell what they have to. It knows no groups of experts that are chosen by their best, and no limits of steps.
 TEST_P(Families, ComeBackFromGguf) {
   const HuggingFaceModel model(reference.folder());
   nn::ModelConfig config = model.model_config();
@@ -249,6 +249,12 @@ TEST_P(Families, ComeBackFromGguf) {
   if (config.is_latent() && config.moe.scores == nn::RouterScores::Softmax) {  // as V2-Lite: without groups, one mscale
     config.moe.num_groups = config.moe.groups_per_token = 1;
     config.rope_scaling.mscale = config.rope_scaling.mscale_all;
+    expected = logits_of(model, config, reference.samples(), DType::F64);
+  }
+  if (config.mamba.most_step > 0) {
+    EXPECT_THAT(data::beyond_all_families(config, data::beyond_gguf),
+                ::testing::Optional(::testing::HasSubstr("steps are held within nothing")));
+    config.mamba.least_step = config.mamba.most_step = 0;
     expected = logits_of(model, config, reference.samples(), DType::F64);
   }
   const testing::TemporaryFolder folder;
@@ -263,6 +269,9 @@ TEST_P(Families, ComeBackFromGguf) {
   EXPECT_EQ(again.model_config().rope_scaling.kind, config.rope_scaling.kind);
   EXPECT_EQ(again.model_config().rope_scaling.factor, config.rope_scaling.factor);
   EXPECT_EQ(again.model_config().latent.rank, config.latent.rank);
+  if (config.num_mamba_layers() > 0) {
+    EXPECT_STREQ(data::family_for(again.model_config(), "x").name, data::family_for(config, "x").name);
+  }
   if (config.is_latent()) {
     // Its numbers are float32.
     export_hugging_face(again, again.model_config(), folder / "back", {.dtype = DType::F32});

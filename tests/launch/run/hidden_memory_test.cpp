@@ -66,7 +66,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Settings{.num_predict_layers = 2}, Settings{"tp2", 2, true, true},
                       Settings{"ep2", 2, true, false, 0.7}, Settings{"ep2etp2", 4},
                       Settings{
-                          .layout = "dp2", .ranks = 2, .uses_muon = true, .sharding = {parallel::Sharded::Parameters}}),
+                          .layout = "dp2", .ranks = 2, .uses_muon = true, .sharding = {parallel::Sharded::Parameters}},
+                      Settings{.uses_muon = true, .has_states = true}, Settings{.matches = true}),
     [](const auto& test) { return fmt::format("{}", test.index); });
 
 // Its sums, the experts' load, the gradient's norm, and what was noted of indices: once a step, at its end.
@@ -75,6 +76,8 @@ TEST(HiddenMemorySteps, AreReadFourTimes) {
     for (const std::int64_t further : {0, 2})
       EXPECT_THAT(run_steps({.recompute = recompute, .num_predict_layers = further}, true).front().reads,
                   ::testing::Each(4));
+  for (const Settings& settings : {Settings{.has_states = true}, Settings{.matches = true}})
+    EXPECT_THAT(run_steps(settings, true).front().reads, ::testing::Each(4));
 }
 
 TEST(HiddenMemorySteps, NameTheFirstWrongIndex) {

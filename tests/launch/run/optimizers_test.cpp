@@ -1,18 +1,22 @@
 // Ten steps of every optimizer and precision on the golden models, against PyTorch, NumPy's Muon and bitsandbytes
 // (tests/golden/optim/make_steps.py).
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-
+#include <cmath>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "core/random.h"
 #include "launch/run/step.h"
 #include "optim/clip.h"
 #include "optim/objectives.h"
 #include "optim/optimizer.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/gradient_check.h"
 #include "tests/support/teacher_file.h"
 #include "tests/support/thread_ranks.h"
 
@@ -71,6 +75,43 @@ TEST_P(OptimizerSteps, LossesAreTheReferences) {
       optimizer.step(s["rate"], norm.factor());
     }
   });
+}
+
+// Its projections are matrices; filters [C,K] and what heads decay, step and let through by are AdamW's, and shrink by
+// nothing.
+TEST(MuonOfMamba2, StepsOnProjectionsAlone) {
+  nn::ModelConfig config = testing::GoldenModel("dense.h5").config();
+  config.mamba = {.num_heads = 4, .head_width = 6, .state_width = 5, .num_groups = 2, .attention_layers = {1}};
+  const core::MemoryPtr memory = core::Memory::cpu(1);
+  nn::Transformer model(config, {.memory = memory, .dtype = DType::F64});
+  model.init_random(1);
+  std::map<std::string, std::vector<double>> before;
+  for (core::Parameter* p : model.parameters()) {
+    before[p->name] = testing::values_of(p->value);
+    p->slot->grad = testing::random_tensor(memory, p->value.shape(), core::hash_name(p->name));
+    p->slot->has_grad = true;
+  }
+  constexpr double rate = 0.1;
+  optim::Optimizer optimizer(optim::apply_groups(model.parameters(), {}),
+                             {.uses_muon = true, .adamw = {.weight_decay = 0.5}, .muon = {.weight_decay = 0.5}});
+  optimizer.step(rate);
+  std::vector<std::string> of_muon, of_adamw;
+  for (const auto& [name, entry] : optimizer.state_dict()) {
+    const std::string in = "optimizer/layers.0.mamba.", end = "/momentum_buffer";
+    if (!name.starts_with(in) || name.ends_with("_sq")) continue;
+    const std::string own = name.substr(in.size(), name.rfind('/') - in.size());
+    (name.ends_with(end) ? of_muon : of_adamw).push_back(own);
+  }
+  EXPECT_THAT(of_muon, ::testing::ElementsAre("B.weight", "C.weight", "dt.weight", "o.weight", "x.weight", "z.weight"));
+  EXPECT_THAT(of_adamw,
+              ::testing::ElementsAre("A_log", "D", "conv_B.bias", "conv_B.weight", "conv_C.bias", "conv_C.weight",
+                                     "conv_x.bias", "conv_x.weight", "dt_bias", "norm.weight"));
+  for (const std::string& own : of_adamw) {
+    const core::Parameter& p = model.parameter("layers.0.mamba." + own);
+    const std::vector<double> now = testing::values_of(p.value), gradient = testing::values_of(p.slot->grad);
+    for (std::size_t i = 0; i < now.size(); ++i)  // a first step of Adam is the rate
+      EXPECT_NEAR(now[i], before[p.name][i] - std::copysign(rate, gradient[i]), 1e-4) << own;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(

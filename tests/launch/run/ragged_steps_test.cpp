@@ -14,6 +14,7 @@
 #include "optim/cached_distillation.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/small_model.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -50,21 +51,7 @@ class RaggedSteps : public ::testing::Test {
     file_ = std::make_shared<data::TokenFile>((folder_ / "text").string());
     write_cache();
   }
-  static nn::ModelConfig config(std::int64_t num_experts) {
-    nn::ModelConfig config{.vocabulary = rows_of_head,
-                           .width = 16,
-                           .num_layers = 2,
-                           .num_heads = 2,
-                           .num_kv_heads = 2,
-                           .head_width = 8,
-                           .mlp_width = 20,
-                           .max_positions = 64,
-                           .moe = {}};
-    config.moe.num_experts = num_experts;
-    config.moe.experts_per_token = num_experts > 0 ? 2 : 0;
-    config.moe.expert_width = num_experts > 0 ? 12 : 0;
-    return config;
-  }
+  static nn::ModelConfig config(std::int64_t num_experts) { return testing::small_model(rows_of_head, num_experts); }
   /// Weights that leave distributions far from even.
   static void make_steep(nn::Transformer& model, std::uint64_t seed) {
     model.init_random(seed);

@@ -12,6 +12,7 @@ namespace limbeck::testing {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class HybridRuns : public ::testing::Test {
@@ -34,9 +35,10 @@ TEST_F(HybridRuns, AResumedRunIsTheWholeOneAndLayoutsAgree) {
   run(how + "--steps 2 --set train.recompute=true --out cut");
   run("train cut --resume --quiet --steps 4");
   EXPECT_EQ(folder_.metrics("cut"), folder_.metrics("whole"));
-  const std::string verified = run("verify tiny.textproto --quiet " + mamba_ +
-                                   "--precision float64 --tolerance 1e-11 --steps 1 --layouts "
-                                   "tp2,pp2,tp2ep2+parallel.sequence_parallel=true,dp2+parallel.shard=PARAMETERS");
+  const std::string verified =
+      run("verify tiny.textproto --quiet " + mamba_ +
+          "--set optimizer.kind=MUON --precision float64 --tolerance 1e-11 --steps 1 --layouts "
+          "tp2,pp2,tp2ep2+parallel.sequence_parallel=true,dp2+parallel.shard=PARAMETERS");
   EXPECT_THAT(verified, HasSubstr("4 of 4 layouts give"));
   EXPECT_THAT(run("inspect whole"), HasSubstr("3 of Mamba-2, 1 of attention"));
   EXPECT_THAT(run("plan tiny.textproto --ranks 2 " + mamba_), HasSubstr("memory"));
@@ -69,6 +71,24 @@ TEST_F(HybridRuns, GoesOutAndComesBack) {
   run("convert alone alone.gguf --dtype float32 --quiet");
   for (const char* model : {"alone_hf", "alone.gguf"})
     EXPECT_THAT(run(fmt::format("inspect {}", model)), HasSubstr("of Mamba-2, 0 of attention; no feed-forwards"));
+}
+
+// A Bamba, for a file of 8 bits; and on from that with adapters, whose merged model is what was measured at the end.
+TEST_F(HybridRuns, LearnsForAQuantisedFileAndWithAdapters) {
+  const std::string bamba = "--set model.moe.num_experts=0 --set model.rotary_width=4 " + mamba_;
+  run("train tiny.textproto --quiet --steps 2 --out base --set precision.quantised_weights=Q8_0 " + bamba);
+  EXPECT_THAT(run("convert base base.gguf --dtype Q8_0"),
+              AllOf(HasSubstr("as its run trained it"), HasSubstr("read back: every value is the same, logits of")));
+  const std::string adapters =
+      "train tiny.textproto --quiet --steps 2 --set model= --set model.source=base.gguf "
+      "--set 'adapters { rank: 2 targets: \"*.mamba.*\" }' ";
+  run(adapters + "--out adapted");
+  const json merged = json::parse(run("eval adapted --json"))["held_out"],
+             end = json::parse(folder_.read("adapted/end.json"))["student"];
+  EXPECT_NEAR(merged["ce"].get<double>(), end["ce"].get<double>(), 1e-5);
+  EXPECT_THAT(
+      refused(adapters + "--out other --set adapters.targets=*.A_log"),
+      HasSubstr("layers.0.mamba.A_log has no adapter, expected matrices of attention, Mamba-2 and feed-forwards"));
 }
 
 TEST_F(HybridRuns, WhatIsNotComputedIsRefused) {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "launch/run/model_source.h"
+#include "tests/support/small_model.h"
 #include "tests/support/written_out_run.h"
 
 namespace limbeck::testing {
@@ -17,10 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr const char* job = R"(
-model {
-  width: 16 num_layers: 2 num_heads: 2 mlp_width: 20 max_positions: 64
-  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
-}
 data { text: "text" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.35 seed: 5 }
 moe_loss { z_weight: 0.05 }
 routing { expert_choice: true capacity_factor: 0.8 jitter: 0.2 }
@@ -32,19 +29,8 @@ train { steps: 3 seed: 11 recompute: true eval_every_steps: 3 eval_tokens: 80 lo
 
 TEST(EndToEnd, ExpertsThatChooseAreThoseOfTheLoopWrittenOut) {
   const RunFolder folder("written_out_choice");
-  folder.write("job.textproto", std::string(job) + in_float64);
-  nn::ModelConfig model{.vocabulary = num_byte_tokens,
-                        .width = 16,
-                        .num_layers = 2,
-                        .num_heads = 2,
-                        .num_kv_heads = 2,
-                        .head_width = 8,
-                        .mlp_width = 20,
-                        .max_positions = 64,
-                        .moe = {}};
-  model.moe.num_experts = 4;
-  model.moe.experts_per_token = 2;
-  model.moe.expert_width = 12;
+  folder.write("job.textproto", small_mixture + job + in_float64);
+  const nn::ModelConfig model = small_model(num_byte_tokens, 4);
   data::Loader loader(byte_token_file(folder, 0, 5),
                       {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
   const data::TokenBatch held_out = loader.held_out_batch(3);

@@ -14,6 +14,7 @@
 #include "launch/run/model_source.h"
 #include "optim/optimizer.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/small_model.h"
 #include "tests/support/written_out_run.h"
 
 namespace limbeck::testing {
@@ -233,10 +234,6 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
 }
 
 constexpr const char* second_job = R"(
-model {
-  width: 16 num_layers: 2 num_heads: 2 mlp_width: 20 max_positions: 64
-  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
-}
 data {
   sources { text: "text/0.txt" text: "text/1.txt" text: "text/2.txt" weight: 0.75 }
   sources { text: "text/3.txt" text: "text/4.txt" text: "text/5.txt" weight: 0.25 }
@@ -254,19 +251,8 @@ train { steps: 4 seed: 3 eval_every_steps: 2 eval_tokens: 96 log_every_steps: 1 
 
 TEST(EndToEnd, AMixtureUnderMuonIsTheLoopWrittenOut) {
   const RunFolder folder("written_out_muon");
-  folder.write("job.textproto", std::string(second_job) + in_float64);
-  nn::ModelConfig model{.vocabulary = num_byte_tokens,
-                        .width = 16,
-                        .num_layers = 2,
-                        .num_heads = 2,
-                        .num_kv_heads = 2,
-                        .head_width = 8,
-                        .mlp_width = 20,
-                        .max_positions = 64,
-                        .moe = {}};
-  model.moe.num_experts = 4;
-  model.moe.experts_per_token = 2;
-  model.moe.expert_width = 12;
+  folder.write("job.textproto", small_mixture + second_job + in_float64);
+  const nn::ModelConfig model = small_model(num_byte_tokens, 4);
   data::Mixture mixture({{byte_token_file(folder, 0, 2), 3}, {byte_token_file(folder, 3, 5), 1}},
                         {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
   const data::TokenBatch held_out = mixture.held_out_batch(4);
