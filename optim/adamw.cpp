@@ -110,6 +110,14 @@ core::StateDict AdamW::state_dict() const {
   return entries;
 }
 
+void AdamW::for_each_kept(const KeptOf& f) const {
+  for (const State& state : states_) {
+    state.mean.for_each_kept(f);
+    state.mean_square.for_each_kept(f);
+    state.weights.for_each_kept(f);
+  }
+}
+
 void AdamW::load(const core::StateReader& reader) {
   for (State& state : states_) {
     state.mean.load(reader, "exp_avg");

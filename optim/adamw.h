@@ -59,6 +59,8 @@ class AdamW {
   core::StateDict state_dict() const;
   /// Reads them; the number of steps is set apart.
   void load(const core::StateReader& reader);
+  /// Tells f of all that is kept beside the parameters, in one order.
+  void for_each_kept(const KeptOf& f) const;
 
  private:
   struct State {

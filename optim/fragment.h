@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,10 @@ struct Fragment {
   /// The gradient's elements [length]; undefined where there is none.
   core::Tensor gradient() const;
 };
+
+/// Told what is kept of a fragment's elements, `kept`: its part, flattened, of `whole`, where the local value is a
+/// stack as many numbers for each of its matrices.
+using KeptOf = std::function<void(const Fragment& fragment, const core::Tensor& kept, const core::Shape& whole)>;
 
 /// A rank's share of a value that is dealt, or all of it.
 Fragment fragment_of(core::Parameter& parameter, const Sharers& sharers);

@@ -46,6 +46,10 @@ class MasterWeights {
   /// Reads it; a source without it (its weights were float32) has the parameter itself. Where there is none here, but
   /// the source's weights were bfloat16, the parameter's value is read from its master weights.
   void load(const core::StateReader& reader);
+  /// Tells f of the master weights, where there are some already.
+  void for_each_kept(const KeptOf& f) const {
+    if (master_.defined()) f(fragment_, master_, parameter().value.shape());
+  }
 
  private:
   bool is_rounded_by_host() const { return static_cast<bool>(parameter().rounding); }

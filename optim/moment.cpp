@@ -51,6 +51,13 @@ void Moment::add_to(core::StateDict& state, const std::string& moment) const {
   state[entry_name(moment)] = std::move(entry);
 }
 
+void Moment::for_each_kept(const KeptOf& f) const {
+  const core::Shape& whole = fragment_.parameter->value.shape();
+  f(fragment_, values_, whole);
+  if (form_ == Form::Block8)
+    f(fragment_, scales_, {whole.rank() == 3 ? whole[0] : 1, kernels::block8_count(part_length_), 1});
+}
+
 void Moment::load(const core::StateReader& reader, const std::string& moment) {
   core::StateEntry entry = fragment_.entry(values_);
   if (form_ == Form::Block8) entry.tensor = Tensor::empty(values_.memory(), DType::F32, values_.shape());

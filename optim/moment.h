@@ -44,6 +44,8 @@ class Moment {
   /// fragment is no box of the parameter.
   void add_to(core::StateDict& state, const std::string& moment) const;
   void load(const core::StateReader& reader, const std::string& moment);
+  /// Tells f of all that it keeps, in Block8 form also of the scales.
+  void for_each_kept(const KeptOf& f) const;
 
  private:
   core::Tensor decoded() const;

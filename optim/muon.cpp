@@ -213,6 +213,13 @@ core::StateDict Muon::state_dict() const {
   return entries;
 }
 
+void Muon::for_each_kept(const KeptOf& f) const {
+  for (const State& state : states_) {
+    state.momentum.for_each_kept(f);
+    state.weights.for_each_kept(f);
+  }
+}
+
 void Muon::load(const core::StateReader& reader) {
   for (State& state : states_) {
     state.momentum.load(reader, "momentum_buffer");

@@ -60,6 +60,8 @@ class Muon {
   /// as the parameter is; valid while the optimizer is.
   core::StateDict state_dict() const;
   void load(const core::StateReader& reader);
+  /// Tells f of all that is kept beside the parameters, in one order.
+  void for_each_kept(const KeptOf& f) const;
 
  private:
   struct State {

@@ -46,6 +46,11 @@ core::StateDict Optimizer::state_dict() const {
   return state;
 }
 
+void Optimizer::for_each_kept(const KeptOf& f) const {
+  adamw_.for_each_kept(f);
+  muon_.for_each_kept(f);
+}
+
 void Optimizer::load(const core::StateReader& reader) {
   adamw_.load(reader);
   muon_.load(reader);

@@ -39,6 +39,8 @@ class Optimizer {
   /// What both keep of each parameter; valid while the optimizer is.
   core::StateDict state_dict() const;
   void load(const core::StateReader& reader);
+  /// Tells f of all that both keep beside the parameters, in one order: for who moves it between ranks.
+  void for_each_kept(const KeptOf& f) const;
 
  private:
   Muon muon_;

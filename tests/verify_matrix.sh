@@ -62,6 +62,7 @@ neighbours=parallel.shard_ranks
 copied=parallel.expert_replicas
 chunked=parallel.expert_chunks
 summed=parallel.tensor_chunks
+dealt=parallel.deal_experts_every_steps=1
 experts="model.moe.num_experts=8 model.moe.expert_width=18"
 
 of dense "" dp2 dp5 dp16 tp2 tp3 tp7 dp2tp2 dp5tp3 dp4tp4 tp3+$divided dp2tp2+$divided dp3+batch.micro_batches=3 \
@@ -73,7 +74,9 @@ of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep
   cp2ep2 cp2tp2ep2+$divided dp2ep2+$sharded=PARAMETERS ep4+$copied=2 tp2ep2+$divided+$copied=3+train.recompute=true \
   dp2ep2+$copied=1+$sharded=PARAMETERS+batch.micro_batches=2 ep4+$copied=2+parallel.expert_exchange=TWO_LEVEL \
   ep4+$chunked=3 tp2ep2+$divided+$chunked=4+train.recompute=true ep2etp2+$chunked=2+batch.micro_batches=2 \
-  ep4+$chunked=2+$copied=2+parallel.expert_exchange=TWO_LEVEL
+  ep4+$chunked=2+$copied=2+parallel.expert_exchange=TWO_LEVEL ep2+$dealt ep4+$dealt+$copied=2+$chunked=2 ep2etp2+$dealt \
+  dp2ep2+$dealt+$sharded=OPTIMIZER dp4ep2+$dealt+$sharded=GRADIENTS+$neighbours=4+batch.micro_batches=2 \
+  dp2ep8+$dealt+$sharded=PARAMETERS+train.recompute=true
 # More experts than tokens of a rank: most have none.
 of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert_width=6 batch.sequences_per_step=2 data.sequence_length=5" \
   dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided ep16+$chunked=5
@@ -96,12 +99,13 @@ of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 mod
   dp3 tp2 tp5 tp2+$divided cp2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
   dp2 tp2 tp3+$divided
-of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2
+of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2 tp2ep2+$dealt
 of ahead_stages "$experts model.num_layers=5 model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
   pp2+parallel.schedule=ZERO_BUBBLE pp3+parallel.schedule=ZERO_BUBBLE+train.recompute=true pp2dp2+$sharded=PARAMETERS \
   pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp4+$sharded=GRADIENTS+$neighbours=2
 of ahead_tied "$experts model.num_predict_layers=2 model.tied_head=true batch.micro_batches=2" dp2 pp2 pp2tp2 pp2dp2+$sharded=OPTIMIZER
-of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS
+of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS \
+  ep4+$dealt dp2ep2+$dealt+$sharded=PARAMETERS
 
 of stages "$experts model.num_layers=5 model.tied_head=true moe_loss.z_weight=0.01 batch.micro_batches=4" \
   pp2 pp4 pp5 pp2dp2 pp2tp2+$divided pp2ep2+train.recompute=true pp2tp2ep2dp2 pp2cp2 pp2dp2+parallel.shard=OPTIMIZER \
@@ -109,7 +113,7 @@ of stages "$experts model.num_layers=5 model.tied_head=true moe_loss.z_weight=0.
   pp2ep2+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2 pp2+parallel.stages+=1+parallel.stages+=4 pp2dp2+$sharded=GRADIENTS \
   pp2ep2dp2+$sharded=PARAMETERS+train.recompute=true pp2dp2+$sharded=PARAMETERS+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2 \
   pp2dp4+$sharded=OPTIMIZER+$neighbours=2 pp2dp4+$sharded=GRADIENTS+$neighbours=4 pp2dp2+$sharded=GRADIENTS+$neighbours=4 \
-  pp2ep2dp4+$sharded=PARAMETERS+$neighbours=2 pp4dp2+$sharded=PARAMETERS+$neighbours=4+parallel.schedule=ZERO_BUBBLE
+  pp2ep2dp4+$sharded=PARAMETERS+$neighbours=2 pp2ep2+$dealt pp4dp2+$sharded=PARAMETERS+$neighbours=4+parallel.schedule=ZERO_BUBBLE
 
 if [[ teacher == "$wanted"* || $wanted == teacher* || adapters == "$wanted"* ]]; then
   "$limbeck" train model.textproto --set model.moe.num_experts=4 --set model.moe.expert_width=20 --steps 2 --out teacher --quiet >/dev/null

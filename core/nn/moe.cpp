@@ -1,5 +1,6 @@
 #include "core/nn/moe.h"
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -29,6 +30,10 @@ namespace {
 using core::as_optional_var;
 using core::as_var;
 
+Tensor renumbered_by(const std::vector<std::int32_t>& numbers, const Tensor& selection /*[T,K]*/) {
+  return core::renumbered(selection, Tensor::from<std::int32_t>(selection.memory(), {std::ssize(numbers)}, numbers));
+}
+
 // A choice of an expert of which all ranks have a copy goes nowhere: `elsewhere` has it not, `here` has it alone, by
 // the copies' numbers.
 struct ReplicatedChoices {
@@ -40,11 +45,8 @@ struct ReplicatedChoices {
       others.at(expert) = -1;
       copies.at(expert) = static_cast<std::int32_t>(i);
     }
-    const auto by = [&](const std::vector<std::int32_t>& numbers) {
-      return core::renumbered(selection, Tensor::from<std::int32_t>(selection.memory(), {num_experts}, numbers));
-    };
-    elsewhere = by(others);
-    here = by(copies);
+    elsewhere = renumbered_by(others, selection);
+    here = renumbered_by(copies, selection);
   }
   Tensor elsewhere, here;  // [T,K]
 };
@@ -87,7 +89,7 @@ class Replicas {
 /// the same with gradients, from the last chunk to the first. A chunk may have no token.
 class TokenChunks {
  public:
-  /// Agrees on who gets what. Of the choices [T,K] those that are `elsewhere` travel.
+  /// Agrees on who gets what. Of the choices [T,K] those that are `elsewhere`, by the experts' places, travel.
   TokenChunks(Tape& tape, const Pass& pass, const Moe& moe, const Var& tokens /*[T,C]*/, const Var& weights /*[T,K]*/,
               const Tensor& selection, const Tensor& elsewhere)
       : tape_(tape), pass_(pass), moe_(moe), experts_(*pass.comms.expert) {
@@ -266,13 +268,18 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const Var mine = share_of_stream(tape, pass, x);
   const Tensor selection = core::scatter(routing.selection, ranks);
   const Var own_weights = core::scatter(tape, routing.weights, ranks);
-  const std::vector<std::int64_t> replicated = pass.comms.replicas && layer < std::ssize(pass.replicated)
-                                                   ? pass.replicated[static_cast<std::size_t>(layer)]
-                                                   : std::vector<std::int64_t>();
+  const Tensor placed = places.empty() ? selection : renumbered_by(places, selection);
+  std::vector<std::int64_t> replicated = pass.comms.replicas && layer < std::ssize(pass.replicated)
+                                             ? pass.replicated[static_cast<std::size_t>(layer)]
+                                             : std::vector<std::int64_t>();
+  if (!places.empty()) {
+    for (std::int64_t& expert : replicated) expert = places.at(static_cast<std::size_t>(expert));
+    std::ranges::sort(replicated);
+  }
   std::optional<ReplicatedChoices> choices;
   std::optional<Replicas> copies;
-  if (!replicated.empty()) choices.emplace(selection, config.num_experts, replicated);
-  TokenChunks tokens(tape, pass, *this, mine, own_weights, selection, choices ? choices->elsewhere : selection);
+  if (!replicated.empty()) choices.emplace(placed, config.num_experts, replicated);
+  TokenChunks tokens(tape, pass, *this, mine, own_weights, selection, choices ? choices->elsewhere : placed);
   if (choices) copies.emplace(tape, *this, *pass.comms.replicas, replicated);
   tokens.start_first();
   Var of_copies;

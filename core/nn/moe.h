@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/nn/mlp.h"
 #include "core/nn/pass.h"
@@ -41,6 +42,9 @@ struct Moe {
   Parameter *gate, *up, *down;  // this rank's experts: [E_local,F_local,C] [E_local,F_local,C] [E_local,C,F_local]
   // [E_local,F_local], and of `down` its part of the columns [E_local,C_local]: with etp each rank adds its own.
   Parameter *gate_bias = nullptr, *up_bias = nullptr, *down_bias = nullptr;
+  /// [E]: where each expert lies in the stack that the ranks hold together; empty: in the model's order. Choices,
+  /// counts and the router are by expert; rows of the stacks alone are by place.
+  std::vector<std::int32_t> places = {};
   Activation activation = Activation::Silu;
   double activation_limit = 0;
   std::optional<Mlp> shared;

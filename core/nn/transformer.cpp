@@ -345,19 +345,30 @@ core::StateDict Transformer::state_dict() {
   return state;
 }
 
+std::vector<Moe*> Transformer::mixtures() {
+  std::vector<Moe*> all;
+  const auto add = [&](Layer& layer) {
+    if (Moe* const moe = std::get_if<Moe>(&layer.feed_forward)) all.push_back(moe);
+  };
+  for (Layer& layer : layers_) add(layer);
+  for (Predictor& predictor : predictors_) add(predictor.layer);
+  return all;
+}
+
+std::size_t Transformer::row_of(const Moe& moe) const {
+  std::size_t row = 0;
+  for (std::int64_t before = 0; before < moe.layer; ++before) row += config_.is_moe_layer(before) ? 1 : 0;
+  return row;
+}
+
 void Transformer::move_selection_biases(std::span<const std::vector<double>> loads, double rate) {
-  const auto move = [&](const Layer& layer) {
-    const Moe* const moe = std::get_if<Moe>(&layer.feed_forward);
-    if (moe == nullptr) return;
-    std::size_t row = 0;
-    for (std::int64_t before = 0; before < layer.index; ++before) row += config_.is_moe_layer(before) ? 1 : 0;
+  for (const Moe* moe : mixtures()) {
+    const std::size_t row = row_of(*moe);
     core::check(row < loads.size() && std::ssize(loads[row]) == config_.moe.num_experts,
                 "transformer: loads of {} layers, expected {} numbers of each with experts", loads.size(),
                 config_.moe.num_experts);
     if (moe->selection_bias != nullptr) add_values(moe->selection_bias->value, moves_of(loads[row], rate));
-  };
-  for (const Layer& layer : layers_) move(layer);
-  for (const Predictor& predictor : predictors_) move(predictor.layer);
+  }
 }
 
 std::vector<core::RopeTable> Transformer::rope_tables(std::int64_t num_positions) const {

@@ -90,6 +90,10 @@ class Transformer {
   /// Every parameter of a source without a reward head, which begins as with init_random.
   void load_with_new_reward_head(const core::StateReader& reader, std::uint64_t seed);
   core::StateDict state_dict();
+  /// Those of this rank's layers that have experts, the layers that predict last.
+  std::vector<Moe*> mixtures();
+  /// How many layers of the whole model with experts stand before this one, which is its row in loads.
+  std::size_t row_of(const Moe& moe) const;
   /// Moves the biases that experts are chosen by against their load, by `rate`: up those of experts that took fewer
   /// assignments than the mean, down those that took more (Wang et al. 2024, "Auxiliary-loss-free load balancing").
   /// `loads` [MoE layer of the whole model, those that predict last][E] are counts, the same on every rank.

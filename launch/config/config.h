@@ -349,6 +349,7 @@ struct ParallelConfig {
   Shard shard = Shard::Nothing;
   std::int64_t shard_ranks = 0;  // 0: all that train the same parameters
   std::int64_t expert_replicas = 0;
+  std::int64_t deal_experts_every_steps = 0;  // 0: never
   std::int64_t expert_chunks = 1;
   std::int64_t tensor_chunks = 1;
   // With pp in the layout:

@@ -315,7 +315,9 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
          "STUDENT: the teacher's ranks do not generate");
 }
 
-void check_replicas(const RunConfig& config, const ParsedConfig& parsed) {
+void check_experts(const RunConfig& config, const ParsedConfig& parsed) {
+  RefusalBeside{parsed, "parallel.deal_experts_every_steps"}(
+      config.parallel.deal_experts_every_steps > 0 && config.adapters, "adapters", "none: what lies in a file stays");
   if (config.parallel.expert_replicas == 0) return;
   const RefusalBeside refuse{parsed, "parallel.expert_replicas"};
   refuse(config.adapters.has_value(), "adapters", "none: an adapter's part is not copied");
@@ -404,7 +406,7 @@ void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_teacher_ranks(config, parsed);
   check_sharing(config, parsed);
-  check_replicas(config, parsed);
+  check_experts(config, parsed);
   check_cached_objective(config, parsed);
   check_pairs(config, parsed);
   check_bridge(config, parsed);

@@ -431,6 +431,7 @@ void fields(Io& io, ParallelConfig& c) {
   io("shard", c.shard);
   io("shard_ranks", c.shard_ranks, between(0, 65536));
   io("expert_replicas", c.expert_replicas, between(0, nn::ModelLimits::num_experts));
+  io("deal_experts_every_steps", c.deal_experts_every_steps, at_least(0));
   io("expert_chunks", c.expert_chunks, between(1, 1024));
   io("tensor_chunks", c.tensor_chunks, between(1, 1024));
   io("schedule", c.schedule);

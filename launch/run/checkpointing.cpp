@@ -24,6 +24,8 @@ nlohmann::json to_json(const TrainerState& state) {
   if (state.best) json["best"] = to_json(*state.best);
   if (state.adapters) json["adapters"] = to_json(*state.adapters);
   if (!state.replicated.empty()) json["replicated"] = state.replicated;
+  if (!state.expert_order.empty()) json["expert_order"] = state.expert_order;
+  if (!state.expert_counts.empty()) json["expert_counts"] = state.expert_counts;
   if (!state.quantised_as.empty()) json["quantised_as"] = state.quantised_as;
   if (state.expert_choice) json["expert_choice"] = true;
   if (state.choice_kl) json["choice_kl"] = *state.choice_kl;
@@ -49,10 +51,20 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
   std::vector<std::int64_t> layers;
   if (const data::JsonAt list = state.get("layers"); !list.is_null())
     layers = indices(list, nn::ModelLimits::num_layers);
-  std::vector<std::vector<std::int64_t>> replicated;
-  if (const data::JsonAt list = state.get("replicated"); !list.is_null())
-    for (std::size_t i = 0; i < list.array().size(); ++i)
-      replicated.push_back(indices(list.at(i), nn::ModelLimits::num_experts));
+  const auto experts_by_layer = [&](const char* name) {
+    std::vector<std::vector<std::int64_t>> experts;
+    if (const data::JsonAt list = state.get(name); !list.is_null())
+      for (std::size_t i = 0; i < list.array().size(); ++i)
+        experts.push_back(indices(list.at(i), nn::ModelLimits::num_experts));
+    return experts;
+  };
+  std::vector<std::vector<double>> expert_counts;
+  if (const data::JsonAt list = state.get("expert_counts"); !list.is_null())
+    for (std::size_t i = 0; i < list.array().size(); ++i) {
+      const data::JsonAt of_layer = list.at(i);
+      std::vector<double>& counts = expert_counts.emplace_back();
+      for (std::size_t e = 0; e < of_layer.array().size(); ++e) counts.push_back(of_layer.at(e).number());
+    }
   return {
       .step = count("step"),
       .next_sample = count("next_sample"),
@@ -66,7 +78,9 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
                   : std::optional(best_from_json(state.at("best").json(), state.at("best").where())),
       .adapters =
           state.get("adapters").is_null() ? std::nullopt : std::optional(adapter_state_from_json(state.at("adapters"))),
-      .replicated = std::move(replicated),
+      .replicated = experts_by_layer("replicated"),
+      .expert_order = experts_by_layer("expert_order"),
+      .expert_counts = std::move(expert_counts),
       .quantised_as = text_or_nothing("quantised_as"),
       .expert_choice = state.flag("expert_choice", false),
       .choice_kl = state.get("choice_kl").is_null() ? std::nullopt : std::optional(state.at("choice_kl").number()),

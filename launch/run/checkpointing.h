@@ -34,7 +34,9 @@ struct TrainerState {
   std::vector<std::int64_t> layers = {};  // StudentStart::layers
   std::optional<BestEvaluation> best = std::nullopt;  // by train.keep_best, until now
   std::optional<AdapterState> adapters = std::nullopt;
-  std::vector<std::vector<std::int64_t>> replicated = {};  // RunSteps::replicated, for the next step
+  std::vector<std::vector<std::int64_t>> replicated = {};    // RunSteps::replicated, for the next step
+  std::vector<std::vector<std::int64_t>> expert_order = {};  // ExpertPlacement's, of a run that deals experts anew
+  std::vector<std::vector<double>> expert_counts = {};       // likewise
   std::string quantised_as = {};  // precision.quantised_weights, as `limbeck convert --dtype` calls it; empty: none
   bool expert_choice = false;     // routing.expert_choice
   std::optional<double> choice_kl = std::nullopt;  // with it, the last ChoiceResult's of the held-out text
@@ -43,7 +45,7 @@ struct TrainerState {
 };
 nlohmann::json to_json(const TrainerState& state);
 /// Throws, naming `where`, unless every field but `text`, `teacher`, `layers`, `best`, `adapters`, `replicated`,
-/// `quantised_as`, `expert_choice`, `choice_kl`, `guard` and `said` is there.
+/// `expert_order`, `expert_counts`, `quantised_as`, `expert_choice`, `choice_kl`, `guard` and `said` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
 /// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.

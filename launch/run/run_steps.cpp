@@ -195,6 +195,9 @@ RunSteps::RunSteps(Session& session, const Log& log)
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
                       names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}),
       sampled_(session) {
+  if (session.config.parallel.deal_experts_every_steps > 0 && session.student->config().moe.num_experts > 0 &&
+      session.rank.mesh().ep().size > 1)
+    placement_.emplace(session.rank, *session.student, fragments_, optimizer_, values_);
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);
   say_groups(session.rank, all_parameters(), session.config.optimizer, log);
@@ -305,6 +308,7 @@ void RunSteps::load(const core::StateReader& reader, const StepsPosition& positi
 }
 
 void RunSteps::go_back(const core::StateReader& reader, const StepsPosition& position, const std::string& where) {
+  if (placement_) placement_->go_home();
   while_others_hear(session_.rank, [&] {
     for (auto& [name, entry] : state())
       if (!name.starts_with("optimizer/")) reader.read(name, entry);
@@ -363,6 +367,23 @@ void RunSteps::choose_replicas(const StepResult& result) {
     replicated_.push_back(model.is_moe_layer(layer) ? most_loaded(*load++, most) : std::vector<std::int64_t>());
 }
 
+void RunSteps::in_model_order(const std::function<void()>& f, bool gradients_too) {
+  if (placement_)
+    placement_->in_model_order(f, gradients_too);
+  else
+    f();
+}
+
+void RunSteps::place_experts(StepReport& report) {
+  if (!placement_) return;
+  report.fullest_ranks = placement_->fullest(report.result.expert_load);
+  placement_->count(report.result.expert_load);
+  if (report.step % session_.config.parallel.deal_experts_every_steps != 0) return;
+  auto since = Clock::now();
+  report.moved_experts = placement_->deal();
+  report.move_seconds = lap(since);
+}
+
 std::string RunSteps::seen_first(const core::FiniteWatch& watch) const {
   std::string own;
   if (const auto& found = watch.first()) own = nlohmann::json{found->pass, found->place, found->what}.dump();
@@ -402,6 +423,7 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   }
   const optim::DistillationOptions options = distillation_options(config, report.step, report.sampled.has_value());
   std::optional<GradientDump> gradients;
+  if (dump && placement_) placement_->go_home();
   if (dump)
     gradients.emplace(session_.rank, *dump, session_.student->config(), config, options,
                       session_.tokenizer->vocabulary_size(), samples.fetch(0, samples.num_sequences), all_parameters(),
@@ -418,6 +440,7 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   of_step.replicated = replicated_;
   const TrainingStep::Done done = training_step_.run(samples, of_step, report.rate);
   if (gradients) gradients->write(done.result, fragments_);
+  report.result = done.result;
   report.refused = done.refused;
   if (!done.refused.empty()) {
     if (watch.finite != nullptr && !(std::isfinite(done.result.loss()) && std::isfinite(done.norm.norm)))
@@ -429,15 +452,15 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
     if (session_.student->config().moe.selection_bias && !session_.adapters)
       session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);
     choose_replicas(done.result);
+    place_experts(report);
   }
-  report.result = done.result;
   report.times = done.times;
   report.gradient_norm = done.norm.norm;
 
   ++steps_done_;
   report.num_tokens = samples.num_tokens;
-  report.seconds =
-      report.sample_seconds + report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
+  report.seconds = report.sample_seconds + report.times.text + report.times.passes + report.times.norm +
+                   report.times.optimizer + report.move_seconds;
   return report;
 }
 

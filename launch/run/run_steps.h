@@ -11,12 +11,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "launch/console/log.h"
+#include "launch/run/expert_placement.h"
 #include "launch/run/hidden_projectors.h"
 #include "launch/run/memory_parts.h"
 #include "launch/run/run_objective.h"
@@ -44,6 +46,9 @@ struct StepReport {
   std::string refused = {};                 // why the step's update was left out (GuardConfig); empty: it was made
   std::optional<SampledText> sampled = {};  // what a model said in place of the text
   double sample_seconds = 0;
+  std::vector<double> fullest_ranks = {};          // ExpertPlacement::fullest of its load, as the experts lay then
+  std::optional<std::int64_t> moved_experts = {};  // behind it, where they were to be dealt anew
+  double move_seconds = 0;
   double seconds = 0;
   parallel::Traffic traffic = {};  // of this rank, until it is agreed on with the others
   double tokens_per_s = 0;
@@ -75,7 +80,7 @@ class RunSteps {
   /// Of a recorded step, as TrainingStep has it.
   void forget_recording() { training_step_.forget_recording(); }
 
-  /// What a checkpoint holds; valid while this is.
+  /// What a checkpoint holds; valid while this is, and no expert moves.
   core::StateDict state();
   /// Collective: goes on from the state there, the student's weights apart, which have been read. `where` is the
   /// checkpoint, `changed` the sections of the config that its run had otherwise. Throws where the optimizer cannot
@@ -106,10 +111,18 @@ class RunSteps {
   /// Experts that the next step copies to all ranks among which they are dealt, by layer (parallel.expert_replicas).
   const std::vector<std::vector<std::int64_t>>& replicated() const { return replicated_; }
   void set_replicated(std::vector<std::vector<std::int64_t>> experts);
+  /// Where experts lie, if they are dealt anew (parallel.deal_experts_every_steps): where there are some, and several
+  /// ranks for them.
+  std::optional<ExpertPlacement>& placement() { return placement_; }
+  /// Collective: f runs while experts lie in the model's order, as state(), weights() and, with `gradients_too`,
+  /// gradients() say that they do.
+  void in_model_order(const std::function<void()>& f, bool gradients_too = false);
 
  private:
   void prefetch(const StepText& samples);
   void choose_replicas(const StepResult& result);
+  /// Collective.
+  void place_experts(StepReport& report);
   /// The step whose text is `further` behind the next.
   StepText text_of_next(std::int64_t further = 0) const;
   /// Collective: what a watch has seen first, of all ranks.
@@ -134,6 +147,7 @@ class RunSteps {
   std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each
   optim::Optimizer optimizer_;
   std::int64_t optimizer_bytes_;
+  std::optional<ExpertPlacement> placement_;
   optim::Schedule schedule_;
   std::optional<SpikeGuard> guard_;
   TrainingStep training_step_;

@@ -102,6 +102,7 @@ void Trainer::save(Saves& saves, bool beside_steps) {
                 p->name);
   }
   const StepsPosition position = steps_.position();
+  const std::optional<ExpertPlacement>& placement = steps_.placement();
   const TrainerState where{
       .step = position.step,
       .next_sample = (position.step + position.passed_over) * session_.config.batch.sequences_per_step,
@@ -113,6 +114,8 @@ void Trainer::save(Saves& saves, bool beside_steps) {
       .best = best_,
       .adapters = adapter_state(session_),
       .replicated = steps_.replicated(),
+      .expert_order = placement ? placement->orders() : ExpertPlacement::Orders(),
+      .expert_counts = placement ? placement->counts() : ExpertPlacement::Counts(),
       .quantised_as = quantised_as(session_.config.precision),
       .expert_choice = session_.config.routing.expert_choice,
       .choice_kl = choice_kl_,
@@ -122,16 +125,18 @@ void Trainer::save(Saves& saves, bool beside_steps) {
                   .every_steps = session_.config.train.keep_every_steps,
                   .damaged = std::move(damaged_)};
   if (best_) keep.best_step = best_->step;
-  core::StateDict state = steps_.state();
-  beside_steps = beside_steps && may_copy(state);
-  saves.begin({.checkpoints = directory_.checkpoints(),
-               .step = steps_done(),
-               .state = std::move(state),
-               .extra = checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
-               .keep = std::move(keep)},
-              beside_steps);
-  damaged_.clear();
-  if (!beside_steps) saves.finish();
+  steps_.in_model_order([&] {
+    core::StateDict state = steps_.state();
+    beside_steps = beside_steps && may_copy(state);
+    saves.begin({.checkpoints = directory_.checkpoints(),
+                 .step = steps_done(),
+                 .state = std::move(state),
+                 .extra = checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
+                 .keep = std::move(keep)},
+                beside_steps);
+    damaged_.clear();
+    if (!beside_steps) saves.finish();
+  });
   note_finished(saves);
 }
 
@@ -194,6 +199,8 @@ bool Trainer::resume() {
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
   steps_.set_replicated(where.replicated);
+  if (auto& placement = steps_.placement())
+    placement->go_on_with(where.expert_order, where.expert_counts, folder->string());
   last_checkpoint_ = *folder;
   tokens_seen_ = where.tokens;
   session_.start.layers = where.layers;
@@ -303,8 +310,10 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
       const auto untaken =
           routing.leaves_out() && !r.untaken.empty() ? std::optional(r.untaken[at] / tokens) : std::nullopt;
       line["expert_load"].push_back(load_to_json(layer, load, chosen, untaken, is_detailed(report.step)));
+      if (!report.fullest_ranks.empty()) line["expert_load"].back()["fullest_rank"] = report.fullest_ranks[at];
     }
   }
+  if (report.moved_experts) line["moved_experts"] = *report.moved_experts;
   return line;
 }
 
@@ -384,6 +393,7 @@ void Trainer::go_back(const StepReport& report) {
   const TrainerState where = trainer_state_from_json(source.trainer, folder);
   steps_.go_back(*source.own, position_of(where, session_.config), folder);
   steps_.set_replicated(where.replicated);
+  if (auto& placement = steps_.placement()) placement->go_on_with(where.expert_order, where.expert_counts, folder);
   tokens_seen_ = where.tokens;
   take_best(where, folder);
   measured_.reset();
@@ -456,6 +466,9 @@ bool Trainer::run(std::int64_t last_step) {
     }
     footprint_.end_step(is_detailed(report.step) ? std::optional(steps_.memory()) : std::nullopt, saves.copied_bytes());
     line = to_json(report);
+    if (report.moved_experts.value_or(0) > 0)
+      log_->debug("step {}: {} moved to other ranks or places in {:.3f} s", report.step,
+                  core::counted(*report.moved_experts, "expert"), report.move_seconds);
     if (const double stall = saves.take_stall(); stall > 0) line["save_stall_s"] = stall;
     if (const auto seconds = std::exchange(save_seconds_, std::nullopt)) line["save_s"] = *seconds;
     const bool is_best = evaluate(line);

@@ -168,7 +168,8 @@ class Comparison {
     run_.steps().begin();
     for (std::size_t s = 0; s < reference_.steps.size(); ++s)
       step(reference_.steps[s], static_cast<std::int64_t>(s) + 1);
-    result_.weight.offer(compared(run_.steps().weights(), reference_.end, std::ssize(reference_.steps)));
+    run_.steps().in_model_order(
+        [&] { result_.weight.offer(compared(run_.steps().weights(), reference_.end, std::ssize(reference_.steps))); });
     gather_hidden();
     gather_flips();
     return result_;
@@ -187,13 +188,14 @@ class Comparison {
       if (reference_.replays) pass.routing = is_student ? &routing : &teacher_routing;
       if (is_student) watch_student(pass, number);
     };
-    watch.gradients = [&] {
+    const auto compare_gradients = [&] {
       const core::StateDict gradients = run_.steps().gradients();
       const auto worst = compared(gradients, expected.gradients, number, expected.greatest_gradient / 100);
       result_.gradient.offer(worst);
       if (number == 1) result_.first_gradient = worst;
       for (const auto& [name, part] : gradients) take_part(name, part, expected.gradients.at(name));
     };
+    watch.gradients = [&] { run_.steps().in_model_order(compare_gradients, /*gradients_too=*/true); };
     const StepReport report = run_.steps().step(std::nullopt, watch);
     const auto differ = [](double a, double b) { return relative(std::abs(a - b), std::abs(b)); };
     const double loss = differ(report.result.loss(), expected.loss);

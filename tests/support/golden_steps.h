@@ -107,6 +107,8 @@ class GoldenSteps {
   launch::Rank& rank() { return rank_; }
   nn::Transformer& student() { return student_; }
   optim::Optimizer& optimizer() { return optimizer_; }
+  const std::vector<optim::Fragment>& fragments() const { return fragments_; }
+  parallel::SharedValues& values() { return values_; }
 
  private:
   launch::TrainingStep::Done run_match(const data::TokenBatch& samples, launch::StepOptions options, double rate) {

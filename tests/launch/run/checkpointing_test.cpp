@@ -40,6 +40,8 @@ TEST(TrainerState, ComesBackFromJson) {
                            .teacher = "dd",
                            .best = BestEvaluation{"web.ce", 3, 0.1 + 0.2, 1},
                            .replicated = {{1, 3}, {}, {0}},
+                           .expert_order = {{2, 0, 1}, {}},
+                           .expert_counts = {{3, 0.1 + 0.2, 0}, {1, 2, 3}},
                            .said = {{6, {{{7, 0, 255}, -1}, {{}, 256}}}, {9, {{{1}, 2}}}}};
   const TrainerState back = trainer_state_from_json(nlohmann::json::parse(to_json(state).dump()), "here");
   EXPECT_EQ(back.step, 4);
@@ -50,6 +52,8 @@ TEST(TrainerState, ComesBackFromJson) {
   EXPECT_EQ(back.teacher, "dd");
   EXPECT_EQ(back.best, state.best);
   EXPECT_EQ(back.replicated, state.replicated);
+  EXPECT_EQ(back.expert_order, state.expert_order);
+  EXPECT_EQ(back.expert_counts, state.expert_counts);
   EXPECT_EQ(back.said, state.said);
   EXPECT_EQ(trainer_state_from_json(to_json(TrainerState{.step = 4}), "here").best, std::nullopt);
 }

@@ -54,6 +54,8 @@ TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
                            "tp3+parallel.sequence_parallel=true+parallel.tensor_chunks=4+train.recompute=true",
                            "dp2ep2+parallel.expert_replicas=3+batch.micro_batches=2+train.recompute=true",
                            "ep4+parallel.expert_chunks=3+parallel.expert_replicas=2+parallel.expert_exchange=TWO_LEVEL",
+                           "ep2+parallel.deal_experts_every_steps=1+parallel.expert_replicas=2",
+                           "dp2ep2+parallel.deal_experts_every_steps=1+parallel.shard=OPTIMIZER+batch.micro_batches=2",
                            "cp3+parallel.shard=PARAMETERS", "dp2+parallel.shard=GRADIENTS+batch.micro_batches=2",
                            "pp2dp2+batch.micro_batches=3+parallel.shard=OPTIMIZER"}) {
     const launch::LayoutDifferences found = differences(reference, config(DType::F64, item, odd));

@@ -4,8 +4,10 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <numeric>
 #include <sstream>
 
 #include "data/files/hdf5_file.h"
@@ -95,6 +97,7 @@ void expect_files_of_one_rank(const std::string& feed_forward) {
            {"cut", "tp2", ""},
            {"shared", "tp2", sequence_parallel},
            {"dealt", "dp2", "--set parallel.shard=PARAMETERS"},
+           {"moved", "ep2", "--set parallel.deal_experts_every_steps=1"},
            {"stages", "pp2", "--set batch.micro_batches=2"}}) {
     SCOPED_TRACE(run);
     train(folder, feed_forward, run, 3, layout, fmt::format("{} --dump-gradients {}.h5", options, run));
@@ -186,6 +189,47 @@ TEST(EndToEnd, CopiedExpertsChangeWhatIsSentAndNothingElse) {
     }
     EXPECT_EQ(copied[i]["expert_load"], plain[i]["expert_load"]);
   }
+}
+
+TEST(EndToEnd, ExpertsThatAreDealtAnewChangeWhoComputesAndNothingElse) {
+  const RunFolder folder("dealt_experts");
+  const std::string many = "num_experts=8", all_counts = "--set train.log_every_steps=1 ",
+                    dealt = all_counts + "--set parallel.deal_experts_every_steps=2 ";
+  train(folder, many, "plain", 6, "ep2", all_counts);
+  train(folder, many, "dealt", 6, "ep2", dealt);
+  train(folder, many, "resumed", 3, "ep2", dealt);  // between two dealings
+  train(folder, many, "resumed", 5, "ep2", dealt + "--resume");
+  train(folder, many, "resumed", 6, "dp1", dealt + "--resume");
+  const auto plain = folder.metrics("plain"), moved = folder.metrics("dealt"), resumed = folder.metrics("resumed");
+  ASSERT_EQ(plain.size(), 6U);
+  ASSERT_EQ(moved.size(), 6U);
+  ASSERT_EQ(resumed.size(), 6U);
+  double fullest_of_plain = 0, fullest_of_moved = 0;
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (const char* field : {"loss", "grad_norm"}) {
+      const double value = plain[i][field];
+      EXPECT_NEAR(moved[i][field].get<double>(), value, 1e-8 * value) << field << " at step " << i + 1;
+      EXPECT_NEAR(resumed[i][field].get<double>(), value, 1e-8 * value) << field << " at step " << i + 1;
+      if (i < 5) {
+        EXPECT_EQ(resumed[i][field], moved[i][field]) << field << " at step " << i + 1;
+      }
+    }
+    EXPECT_EQ(moved[i].contains("moved_experts"), i % 2 == 1) << "step " << i + 1;
+    for (std::size_t row = 0; row < moved[i]["expert_load"].size(); ++row) {
+      const auto load = plain[i]["expert_load"][row]["assignments"].get<std::vector<double>>();
+      EXPECT_EQ(moved[i]["expert_load"][row]["assignments"], load) << "step " << i + 1;
+      const double first = load[0] + load[1] + load[2] + load[3], all = std::accumulate(load.begin(), load.end(), 0.0);
+      const double of_plain = std::max(first, all - first) / all,
+                   of_moved = moved[i]["expert_load"][row]["fullest_rank"];
+      if (i < 2) {
+        EXPECT_NEAR(of_moved, of_plain, 1e-12);
+      }
+      fullest_of_plain += of_plain;
+      fullest_of_moved += of_moved;
+    }
+  }
+  EXPECT_GT(moved[1]["moved_experts"], 0);
+  EXPECT_LT(fullest_of_moved, fullest_of_plain);
 }
 
 TEST(EndToEnd, WhatCannotBeDealtIsOneLine) {

@@ -15,6 +15,7 @@
 #include "parallel/axes/shared_values.h"
 #include "parallel/axes/warm_up.h"
 #include "parallel/comm/engine.h"
+#include "tests/parallel/axes/expert_moves_cases.h"
 #include "tests/parallel/axes/moe_cases.h"
 #include "tests/parallel/axes/replica_cases.h"
 #include "tests/parallel/axes/tensor_cases.h"
@@ -450,6 +451,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"expert_exchange_float32", expert_exchanges_case<float>},
           {"expert_exchange_float64", expert_exchanges_case<double>},
           {"replicas", replicas_case},
+          {"expert_moves", expert_moves_case},
           {"moe_chunks", moe_chunks_case},
           {"expert_exchange_bfloat16", expert_exchanges_case<kernels::bf16>},
           {"gather", gather_case},
