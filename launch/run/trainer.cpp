@@ -278,7 +278,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
       if (steps_.updates()[block])
         line[fmt::format("grad_norm_{}", update_names[block])] = std::sqrt(r.update_squares[block]);
   }
-  if (session_.config.objective.sampled_text.fraction > 0) {
+  if (config.objective.sampled_text) {
     line["sampled_tokens"] = report.sampled ? report.sampled->num_sampled : 0;
     line["sample_seconds"] = report.sample_seconds;
   }

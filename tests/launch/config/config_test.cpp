@@ -558,7 +558,7 @@ TEST(ConfigPreference, StandsAlone) {
   refuses("data { sources { text: 'a' format: PAIRS } }", "data.sources[0].format is PAIRS");
   refuses("data { text: 'a' } objective { preference {} }", "data.format is another, expected PAIRS");
   refuses(pairs + "hidden_states { weight: 1 } }", "objective.hidden_states.weight is given with objective.preference");
-  refuses(pairs + "sampled_text { fraction: 1 } }", "objective.sampled_text.fraction is given");
+  refuses(pairs + "sampled_text { fraction: 1 } }", "objective.sampled_text is given");
   refuses(pairs + "} train { cuda_graph: true }", "train.cuda_graph is given");
   refuses(pairs + "} teacher { source: 't' cache: 'c' }", "teacher.cache is given");
   refuses(pairs + "} evaluation { set { name: 'a' text: 'a' format: PAIRS } }", "evaluation.set[0].format is PAIRS");
