@@ -408,6 +408,8 @@ void check_for_train(const RunConfig& config) {
        {std::pair("divergence", objective.divergence != kernels::Divergence::ForwardKl),
         std::pair("control", objective.control != Control::None), std::pair("bridge", objective.bridge != Bridge::None),
         std::pair("sampled_text", objective.sampled_text.has_value()),
+        std::pair("cross_entropy_weight", objective.cross_entropy_weight != ObjectiveConfig{}.cross_entropy_weight),
+        std::pair("temperature", objective.temperature != ObjectiveConfig{}.temperature),
         std::pair("final_cross_entropy_weight", objective.final_cross_entropy_weight.has_value()),
         std::pair("final_temperature", objective.final_temperature.has_value())})
     if (is_given) fail_usage("train: objective.{} is given, expected none without a teacher", name);

@@ -1,6 +1,7 @@
 #include "launch/config/objective_checks.h"
 
 #include <string>
+#include <utility>
 
 namespace limbeck::launch {
 
@@ -15,6 +16,30 @@ void check_sampled_text(RunConfig& config, const ParsedConfig& parsed) {
     fail_usage("{}: objective.sampled_text.fraction is 0, expected above 0 to 1, or no such section",
                parsed.place_of("objective.sampled_text.fraction"));
   sampled.reset();
+}
+
+bool mixes(kernels::Divergence divergence) {
+  using enum kernels::Divergence;
+  return divergence == JensenShannon || divergence == SkewKl || divergence == ReverseSkewKl;
+}
+
+/// What is given and changes nothing. A mix of 0 is what a divergence has that mixes nothing.
+void check_unused(const ObjectiveConfig& c, const ParsedConfig& parsed) {
+  const auto refuse = [&](const std::string& field, const char* expected) {
+    fail_usage("{0}: {1} is given, expected {2}", parsed.place_of(field), field, expected);
+  };
+  constexpr const char* mixture = "none, or a divergence that mixes: JENSEN_SHANNON, SKEW_KL or REVERSE_SKEW_KL";
+  if (c.mix.value_or(0) > 0 && !mixes(c.divergence)) refuse("objective.mix", mixture);
+  if (c.sampled_text && c.sampled_text->mix.value_or(0) > 0 && !mixes(c.sampled_text->divergence))
+    refuse("objective.sampled_text.mix", mixture);
+  if (c.smoothing != ObjectiveConfig{}.smoothing && c.control != Control::SmoothedLabels)
+    refuse("objective.smoothing", "none, or control: SMOOTHED_LABELS too");
+  for (const auto& [section, is_unused] :
+       {std::pair("hidden_states", c.hidden_states.weight == 0 && c.hidden_states != HiddenStatesConfig{}),
+        {"routers", c.routers.weight == 0 && c.routers != RouterMatchConfig{}},
+        {"attention", c.attention.weight == 0 && c.attention != UpdateMatchConfig{}},
+        {"feed_forward", c.feed_forward.weight == 0 && c.feed_forward != UpdateMatchConfig{}}})
+    if (is_unused) refuse(std::string("objective.") + section, "none of it, or its weight too, above 0");
 }
 
 /// What a teacher that does not run beside the student cannot give.
@@ -98,6 +123,7 @@ void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
 
 void check_parts_of_objective(RunConfig& config, const ParsedConfig& parsed) {
   check_sampled_text(config, parsed);
+  check_unused(config.objective, parsed);
   check_cached_objective(config, parsed);
   check_pairs(config, parsed);
   check_bridge(config, parsed);

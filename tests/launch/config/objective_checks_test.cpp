@@ -33,5 +33,45 @@ TEST(ConfigSampledText, ARecordWithoutAnyIsOfARunThatSampledNothing) {
   EXPECT_FALSE(parse_config(section + "output { started_in: '/there' }", "c").objective.sampled_text);
 }
 
+TEST(ConfigObjective, WhatIsGivenIsOfUse) {
+  refuses("objective {\n mix: 0.3 }", "c:2:2: objective.mix is given, expected none, or a divergence that mixes");
+  refuses("objective { divergence: TOTAL_VARIATION mix: 1 }", "objective.mix is given");
+  refuses("objective { sampled_text { divergence: REVERSE_KL\n mix: 0.3 } }",
+          "c:2:2: objective.sampled_text.mix is given");
+  refuses("objective { smoothing: 0.2 }",
+          "objective.smoothing is given, expected none, or control: SMOOTHED_LABELS too");
+  refuses("objective { control: UNTRAINED smoothing: 0.2 }", "objective.smoothing is given");
+  for (const auto& [section, fields] : {std::pair("hidden_states", "projector: true"),
+                                        {"hidden_states", "layers: [1, 2]"},
+                                        {"routers", "by_load: false"},
+                                        {"attention", "distance: SQUARED_ERROR"},
+                                        {"feed_forward", "layers: 1"}}) {
+    const std::string path = fmt::format("objective.{}", section);
+    refuses(fmt::format("objective {{ {} {{ {} }} }}", section, fields),
+            path + " is given, expected none of it, or its weight too, above 0");
+    EXPECT_NO_THROW(parse_config(fmt::format("objective {{ {} {{ weight: 0.1 {} }} }}", section, fields), "c"));
+  }
+  for (const char* used : {"mix: 0", "divergence: SKEW_KL mix: 0.3", "sampled_text { mix: 0.3 }",
+                           "control: SMOOTHED_LABELS smoothing: 0.2"})
+    EXPECT_NO_THROW(parse_config(fmt::format("objective {{ {} }}", used), "c")) << used;
+  // What a run keeps of a config that leaves all of it out loads again.
+  EXPECT_NO_THROW(parse_config(to_textproto(parse_config("objective {}", "c")), "c"));
+}
+
+TEST(ConfigObjective, WithoutATeacherItsFieldsAreRefused) {
+  const std::string train = "model {} data { tokenizer: 'bytes' text: 'a' } objective { ";
+  for (const auto& [name, value] : {std::pair("cross_entropy_weight", "0"),
+                                    {"temperature", "2"},
+                                    {"sampled_text", "{}"},
+                                    {"divergence", "SKEW_KL"},
+                                    {"control", "UNTRAINED"},
+                                    {"final_temperature", "2"}})
+    EXPECT_THAT([&, name = name,
+                 value = value] { check_for_train(parse_config(fmt::format("{}{}: {} }}", train, name, value), "c")); },
+                ::testing::ThrowsMessage<core::UsageError>(
+                    fmt::format("train: objective.{} is given, expected none without a teacher", name)));
+  EXPECT_NO_THROW(check_for_train(parse_config(train + "predict_weight: 0.1 }", "c")));
+}
+
 }  // namespace
 }  // namespace limbeck::launch
