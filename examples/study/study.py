@@ -5,8 +5,8 @@
     examples/study/study.py --only kd ce        # some arms
     examples/study/study.py --tables            # of what is there, in Markdown and OUT/study.svg
 
-What was measured already lies in examples/study/results, a file a run: those runs are not made again, and the tables have them. A new
-result goes to OUT/results, from where it may be moved there.
+What was measured already lies in examples/study/results, a file a run: those runs are not made again, and the tables have them, where
+they are of the settings and steps asked for. A new result goes to OUT/results, from where it may be moved there.
 
 Needs the release build, the teacher (launch/fetch_teacher.sh) and the text (Debian package anarchism); Python 3.9 without
 packages.
@@ -38,7 +38,7 @@ def cached(kind, tokens=64, *more):
 
 NO_ROUTERS = 'optimizer.groups={ pattern: "embed.weight" rate_factor: 0.1 }'  # in the place of both groups
 DENSE = {"start": ["student_init.upcycle=", NO_ROUTERS]}
-RANDOM = {"configs": ["student.textproto", "random.textproto"], "start": ["student_init="]}
+RANDOM = {"configs": ["student.textproto", "random.textproto"], "start": ["student_init=", "optimizer.groups="]}  # all at one rate
 CE = {"sets": ["objective.cross_entropy_weight=1"]}
 
 # name: what it says in the tables, and what differs from student.textproto.
@@ -65,6 +65,8 @@ ARMS = {
     "jensen_shannon": ("Jensen-Shannon", {"sets": ["objective.divergence=JENSEN_SHANNON"]}),
     "hidden": ("KD and hidden states", {"sets": ["objective.hidden_states.weight=1"]}),
     "on_policy": ("the last third half on-policy", {"sets": ["objective.sampled_text.fraction=0.5", "objective.sampled_text.first_step={third}"]}),
+    "on_policy_16": ("the same, texts of 16 steps said together",
+                     {"sets": ["objective.sampled_text.fraction=0.5", "objective.sampled_text.first_step={third}", "objective.sampled_text.steps_at_once=16"]}),
     "teacher_q4_0": ("the teacher rounded to Q4_0 once more", {"teacher": "Q4_0"}),
 }
 
@@ -111,12 +113,15 @@ class Study:
                 (self.out / "texts/held_out" / name).write_text(text[1000:3000])
         (self.out / "texts/made").touch()
 
+    def settings(self, arm):
+        """The fields of the config in which an arm is another than student.textproto, but for where files lie; by these a result is known."""
+        wanted, steps = ARMS[arm][1], self.args.steps
+        return [*wanted.get("start", []), *(s.format(smoothing=self.args.smoothing, third=steps - steps // 3 + 1) for s in wanted.get("sets", []))]
+
     def sets(self, arm, seed, steps):
         wanted = ARMS[arm][1]
-        values = [*wanted.get("start", [])]
-        values += [f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", f"train.seed={seed}", f"data.seed={seed}",
-                  f"train.steps={steps}"]
-        values += [s.format(smoothing=self.args.smoothing, third=steps - steps // 3 + 1) for s in wanted.get("sets", [])]
+        values = [*self.settings(arm), f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", f"train.seed={seed}",
+                  f"data.seed={seed}", f"train.steps={steps}"]
         if "cache" in wanted:
             values.append(f"teacher.cache={self.cache(*wanted['cache'])}")
         if "teacher" in wanted:
@@ -142,10 +147,8 @@ class Study:
             self.limbeck("convert", TEACHER, path, "--dtype", dtype, ranks=1, log=self.out / "convert.log")
         return path
 
-    def steps(self, arm):
-        if not ARMS[arm][1].get("as_long"):
-            return self.args.steps
-        # CE alone needs no teacher: how many of its steps take as long as those of KD.
+    def kd_by_ce(self):
+        """How long a step of KD takes by one of CE alone, which needs no teacher: medians of 16 steps each."""
         found = self.out / "speed.json"
         if not found.exists():
             run = self.out / "runs/speed"
@@ -162,25 +165,38 @@ class Study:
             found.write_text(json.dumps(speed))
             shutil.rmtree(run)
         speed = json.loads(found.read_text())
-        return round(self.args.steps * speed["kd"] / speed["ce"])
+        return speed["kd"] / speed["ce"]
+
+    def results(self, arm):
+        """By seed, of these settings and steps."""
+        known = {}
+        for folder in (KNOWN, self.out / "results"):
+            for path in sorted(folder.glob(f"{arm}_[0-9]*.json")):
+                result = json.loads(path.read_text())
+                if result["arm"] == arm and result["settings"] == self.settings(arm) and result["reference_steps"] == self.args.steps:
+                    known[result["seed"]] = result
+        return known
 
     def run(self, arm, seed):
-        result = self.out / "results" / f"{arm}_{seed}.json"
-        if result.exists() or (KNOWN / result.name).exists():
+        if seed in self.results(arm):
             return
         print(f"== {arm}, seed {seed}", flush=True)
         run, log = self.out / "runs" / f"{arm}_{seed}", self.out / "runs" / f"{arm}_{seed}.log"
         run.parent.mkdir(parents=True, exist_ok=True)
-        steps = self.steps(arm)
+        ratio = self.kd_by_ce() if ARMS[arm][1].get("as_long") else 1
+        steps = round(self.args.steps * ratio)
+        sets = self.sets(arm, seed, steps)  # which makes what it reads
         begun = time.time()
         # --resume also begins a run of which there is nothing yet.
-        self.limbeck("distill", *self.configs(arm), "--out", run, "--resume", *self.sets(arm, seed, steps), log=log)
+        self.limbeck("distill", *self.configs(arm), "--out", run, "--resume", *sets, log=log)
         seconds = time.time() - begun
         measured = json.loads(self.limbeck("eval", run, "--text", self.out / "texts/held_out", "--teacher", TEACHER, "--window", 256, "--json", log=log))
-        result.parent.mkdir(exist_ok=True)
         documents = [{name: d[name] for name in ("tokens", *FIGURES)} for d in measured["documents"]]
-        result.write_text(json.dumps({"arm": arm, "seed": seed, "steps": steps, "seconds": round(seconds, 1), "processor": processor(),
-                                      "documents": documents}) + "\n")
+        result = {"arm": arm, "seed": seed, "settings": self.settings(arm), "reference_steps": self.args.steps, "steps": steps, "seconds": round(seconds, 1),
+                  "processor": processor(), "documents": documents}
+        path = self.out / "results" / f"{arm}_{seed}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result) + "\n")
         if arm not in self.args.keep:
             shutil.rmtree(run)
 
@@ -213,11 +229,8 @@ def difference(of_seeds, against, figure):
     return less, *interval(of_seeds, against, figure)
 
 
-def tables(out):
-    results = {}
-    for path in [*sorted(KNOWN.glob("*.json")), *sorted((out / "results").glob("*.json"))]:
-        result = json.loads(path.read_text())
-        results.setdefault(result["arm"], {})[result["seed"]] = result
+def tables(study):
+    results = {arm: seeds for arm in ARMS if (seeds := study.results(arm))}
     found = {arm: {s: documents_of(r) for s, r in seeds.items()} for arm, seeds in results.items()}
     if "kd" not in found:
         sys.exit("study.py: error: there is no result of kd, with which the others are compared")
@@ -237,8 +250,10 @@ def tables(out):
             rows.append((title, *of_kl))
         seconds = min(r["seconds"] for r in results[arm].values())
         print(f"| {title} | {text} | {differences[0]} | {differences[1]} | {seconds:.0f} | {len(found[arm])} |")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "study.svg").write_text(plot(rows))
+    total = sum(r["seconds"] for seeds in results.values() for r in seeds.values())
+    print(f"\n{sum(map(len, results.values()))} runs, {total / 3600:.1f} hours")
+    study.out.mkdir(parents=True, exist_ok=True)
+    (study.out / "study.svg").write_text(plot(rows))
 
 
 def plot(rows):
@@ -275,7 +290,7 @@ def main():
         for seed in args.seeds:
             for arm in args.only:
                 study.run(arm, seed)
-    tables(study.out)
+    tables(study)
 
 
 if __name__ == "__main__":

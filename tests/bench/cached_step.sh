@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A step that learns from a teacher's cache of 64 tokens a position beside a step of cross-entropy alone: the main job's student,
-# text and batch, two ranks. Both runs by turns, several rounds; prints the medians of a step's seconds and of a run's processor
+# text, batch and layout. Both runs by turns, several rounds; prints the medians of a step's seconds and of a run's processor
 # seconds (its start included, which both have), and the ratios. Wants a machine that does nothing else.
 #
 #     tests/bench/cached_step.sh [FOLDER] [ROUNDS] [STEPS]     # [runs/cached_step] [5] [12]
@@ -18,7 +18,7 @@ folder=${1:-runs/cached_step}
 rounds=${2:-5}
 warm_up=2
 steps=${3:-12}
-limbeck=build/release/bin/limbeck
+limbeck=${LIMBECK:-build/release/bin/limbeck}
 
 # OpenMPI asks for this twice before it starts as root.
 if [[ $(id -u) -eq 0 ]]; then
@@ -43,9 +43,9 @@ cat >"$folder/step.textproto" <<END
 model { source: "$folder/start" }
 data { tokenizer: "model" sequence_length: 256 held_out_fraction: 0.05 }
 optimizer { rate: 1e-3 weight_decay: 0.01 groups { pattern: "*.router.weight" rate_factor: 0.1 } }
-batch { sequences_per_step: 2 }
+batch { sequences_per_step: 1 }
 train { steps: $((warm_up + steps)) eval_tokens: 256 }
-parallel { layout: "ep2" }
+parallel { layout: "tp2" }
 END
 
 # run NAME COMMAND... : notes the median seconds of a step, and all the processor's seconds of the run.
@@ -58,7 +58,7 @@ run() {
     time mpirun --bind-to none --oversubscribe -n 2 "$limbeck" "$@" "$folder/step.textproto" "${text[@]}" --out "$folder/run" \
       >"$folder/log" 2>&1 </dev/null
   ) 2>"$times" || fails "$name" "$folder/log"
-  note "$name seconds" "$(awk -v speed="$(median_of_steps "$folder/run/metrics.jsonl" tokens_per_s)" 'BEGIN { printf "%.4f", 512 / speed }')"
+  note "$name seconds" "$(awk -v speed="$(median_of_steps "$folder/run/metrics.jsonl" tokens_per_s)" 'BEGIN { printf "%.4f", 256 / speed }')"
   note "$name processor" "$(awk '{ print $1 + $2 }' "$times")"
   rm -rf "$folder/run"
 }
