@@ -324,6 +324,7 @@ struct PrecisionConfig {
   bool bfloat16_weights = false;
   bool bfloat16_residual = false;
   bool bfloat16_teacher = false;
+  bool float32_teacher = false;
   bool mapped_teacher = false;
   bool sharded_teacher = false;
   bool fp8_products = false;

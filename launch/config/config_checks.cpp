@@ -117,6 +117,10 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   expect_off("bfloat16_weights", c.bfloat16_weights, may_narrow);
   expect_off("bfloat16_residual", c.bfloat16_residual, c.compute == DType::BF16);
   expect_off("bfloat16_teacher", c.bfloat16_teacher, may_narrow);
+  expect_off("float32_teacher", c.float32_teacher, c.compute == DType::BF16);
+  if (c.float32_teacher && c.bfloat16_teacher)
+    fail_usage("{}: precision.float32_teacher is true, expected false with precision.bfloat16_teacher",
+               parsed.place_of("precision.float32_teacher"));
   expect_off("mapped_teacher", c.mapped_teacher, may_narrow);
   if (c.sharded_teacher && c.mapped_teacher)
     fail_usage("{}: precision.sharded_teacher is true, expected false with precision.mapped_teacher",

@@ -397,6 +397,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("bfloat16_weights", c.bfloat16_weights);
   io("bfloat16_residual", c.bfloat16_residual);
   io("bfloat16_teacher", c.bfloat16_teacher);
+  io("float32_teacher", c.float32_teacher);
   io("mapped_teacher", c.mapped_teacher);
   io("sharded_teacher", c.sharded_teacher);
   io("fp8_products", c.fp8_products);

@@ -259,6 +259,10 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 "
        "bfloat16_teacher: true }",
        "run.textproto:1:", "precision.bfloat16_teacher is true, expected false with precision.compute float64"},
+      {"precision { float32_teacher: true }",
+       "run.textproto:1:13: ", "precision.float32_teacher is true, expected false with precision.compute float32"},
+      {"precision { compute: BFLOAT16 bfloat16_teacher: true\n float32_teacher: true }",
+       "run.textproto:2:2: ", "precision.float32_teacher is true, expected false with precision.bfloat16_teacher"},
       {"precision { master: FLOAT64 }", "run.textproto:1:13: ", "precision.master is float64, expected float32"},
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: BFLOAT16 }",
        "run.textproto:1:", "precision.frozen_storage is bfloat16, expected float64"},
