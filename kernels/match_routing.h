@@ -1,7 +1,7 @@
 // How far a student's routing is from its teacher's, token by token, for distillation (docs/gradients.md).
 //
 //     load_weights(cpu, teacher_selection, counts, sequence, weights, {T, E, K, S});
-//     routing_distance(cpu, q, p, targets, weights, weight, distance, T, E);
+//     routing_distance(cpu, q, p, targets, weights, weight, distance, squares, T, E);
 //     routing_distance_gradient(cpu, q, p, targets, weights, weight, dloss, dq, T, E);
 #pragma once
 
@@ -22,12 +22,13 @@ template <class D>
 void load_weights(const D& device, const std::int32_t* selection, const double* counts, const std::int32_t* sequence,
                   double* weights, const BalanceShape& shape);
 
-/// distance [rows] = the weights' product times KL(p || q) of probabilities [rows,experts], sums in double; 0 in rows
-/// whose target is -1. `token_weights` [rows], or null: 1 each. A q below the least normal number counts as that. T is
-/// float or double.
+/// distance [rows] = the weights' product times KL(p || q) of probabilities [rows,experts], and squares [rows], the
+/// square of the length of its gradient with respect to logits whose softmax q is: weights times q - p. Sums in double;
+/// 0 in rows whose target is -1. `token_weights` [rows], or null: 1 each. A q below the least normal number counts as
+/// that in the distance. T is float or double.
 template <class D, class T>
 void routing_distance(const D& device, const T* q, const T* p, const std::int32_t* targets, const double* token_weights,
-                      TokenWeight weight, double* distance, std::int64_t rows, std::int64_t experts);
+                      TokenWeight weight, double* distance, double* squares, std::int64_t rows, std::int64_t experts);
 
 /// dq = -dloss[0] times the weights times p / q, 0 in rows whose target is -1.
 template <class D, class T>
@@ -45,6 +46,11 @@ template <class T>
 constexpr double routing_term(T p, T q) {
   const auto of_teacher = static_cast<double>(p);
   return p > 0 ? of_teacher * (std::log(of_teacher) - std::log(static_cast<double>(positive(q)))) : 0;
+}
+template <class T>
+constexpr double routing_square(T p, T q) {
+  const double apart = static_cast<double>(q) - static_cast<double>(p);
+  return apart * apart;
 }
 
 }  // namespace limbeck::kernels

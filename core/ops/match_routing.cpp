@@ -1,6 +1,7 @@
 #include "core/ops/match_routing.h"
 
 #include "core/device/index_check.h"
+#include "kernels/elementwise.h"
 #include "kernels/match_routing.h"
 #include "kernels/sums.h"
 
@@ -42,12 +43,19 @@ Var match_routing(Tape& tape, const Var& q, const Tensor& p, const Tensor& targe
   };
   const auto of_tokens = [](const Tensor& values) { return values.defined() ? values.data<double>() : nullptr; };
   Tensor distances = Tensor::empty(own.memory(), DType::F64, {rows}),
+         squares = Tensor::empty(own.memory(), DType::F64, {rows}),
          total = Tensor::empty(own.memory(), DType::F64, {1});
+  const bool adds_squares = options.squares.defined() && !tape.is_replay();
+  Tensor sum = adds_squares ? Tensor::empty(own.memory(), DType::F64, {1}) : Tensor(), to_squares = options.squares;
   dispatch_float("match_routing", own.dtype(), [&]<class T>() {
     on_device(own, [&](const auto& device) {
       kernels::routing_distance(device, own.data<T>(), p.data<T>(), targets.data<std::int32_t>(), of_tokens(weights),
-                                weight(options.scale), distances.mutable_data<double>(), rows, experts);
+                                weight(options.scale), distances.mutable_data<double>(), squares.mutable_data<double>(),
+                                rows, experts);
       kernels::sum(device, distances.data<double>(), rows, total.mutable_data<double>());
+      if (!adds_squares) return;
+      kernels::sum(device, squares.data<double>(), rows, sum.mutable_data<double>());
+      kernels::add_to(device, sum.data<double>(), to_squares.mutable_data<double>(), 1);
     });
   });
   Var out = tape.output(total.to(own.dtype()), {&q});

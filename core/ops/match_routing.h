@@ -15,7 +15,8 @@ Tensor load_weights(const Tensor& selection /*[T,K] int32*/, const Tensor& count
                     const Tensor& sequence /*[T] int32, below S*/);
 
 /// Sum over the tokens with a target (not -1) of weight times the token's weight (1 where `weights` is undefined) times
-/// KL(p[t] || q[t]) of probabilities of experts, [1], of q's dtype, float32 or float64. The gradient flows to q alone.
+/// KL(p[t] || q[t]) of probabilities of experts, [1], of q's dtype, float32 or float64. The gradient flows to q alone;
+/// options.squares gets those of the gradient with respect to logits whose softmax q is.
 Var match_routing(Tape& tape, const Var& q /*[T,E]*/, const Tensor& p /*[T,E]*/, const Tensor& targets /*[T] int32*/,
                   const Tensor& weights /*[T] float64*/, const MatchOptions& options = {});
 

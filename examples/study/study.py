@@ -36,6 +36,10 @@ def cached(kind, tokens=64, *more):
     return {"cache": (f"{kind.lower()}_{tokens}", [f"teacher.cache_kind={kind}", f"teacher.cache_tokens={tokens}"]), "sets": list(more)}
 
 
+def words_of(values):
+    return [word for value in values for word in ("--set", value)]
+
+
 NO_ROUTERS = 'optimizer.groups={ pattern: "embed.weight" rate_factor: 0.1 }'  # in the place of both groups
 DENSE = {"start": ["student_init.upcycle=", NO_ROUTERS]}
 RANDOM = {"configs": ["student.textproto", "random.textproto"], "start": ["student_init=", "optimizer.groups="]}  # all at one rate
@@ -123,29 +127,47 @@ class Study:
         values = [*self.settings(arm), f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", f"train.seed={seed}",
                   f"data.seed={seed}", f"train.steps={steps}"]
         if "cache" in wanted:
-            values.append(f"teacher.cache={self.cache(*wanted['cache'])}")
+            values.append(f"teacher.cache={self.cache_folder(wanted['cache'][0])}")
         if "teacher" in wanted:
-            values.append(f"teacher.source={self.teacher(wanted['teacher'])}")
-        return [word for value in values for word in ("--set", value)]
+            values.append(f"teacher.source={self.teacher_file(wanted['teacher'])}")
+        return words_of(values)
 
     def configs(self, arm):
         return [STUDY / name for name in ARMS[arm][1].get("configs", ["student.textproto"])]
 
-    def cache(self, name, sets):
-        folder = self.out / "caches" / name
+    def cache_folder(self, name):
+        return self.out / "caches" / name
+
+    def cache_sets(self, sets):
+        return words_of([f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", *sets])
+
+    def make_cache(self, name, sets):
+        folder = self.cache_folder(name)
         if not (folder / "whole").exists():
             print(f"== cache {name}", flush=True)
-            words = [word for value in sets for word in ("--set", value)]
-            self.limbeck("cache-teacher", *self.configs("kd"), "--out", folder, "--set", f"data.text={self.out}/texts/train",
-                         "--set", f"data.cache_dir={self.out}/tokens", *words, log=self.out / f"caches_{name}.log")
+            self.limbeck("cache-teacher", *self.configs("kd"), "--out", folder, *self.cache_sets(sets), log=self.out / f"caches_{name}.log")
             (folder / "whole").touch()
-        return folder
 
-    def teacher(self, dtype):
-        path = self.out / f"teacher_{dtype.lower()}.gguf"
+    def teacher_file(self, dtype):
+        return self.out / f"teacher_{dtype.lower()}.gguf"
+
+    def make_teacher(self, dtype):
+        path = self.teacher_file(dtype)
         if not path.exists():
             self.limbeck("convert", TEACHER, path, "--dtype", dtype, ranks=1, log=self.out / "convert.log")
-        return path
+
+    def without_teacher(self, run):
+        """What makes of kd's config one of the same student, which lies in `run`, by CE alone."""
+        return words_of(["teacher=", "student_init=", "objective=", f"model.source={run}", "data.tokenizer=model"])
+
+    def words(self):
+        """What commands are told of their configs, a list each: the command, the configs, and what is set over them. Nothing is made."""
+        steps = self.args.steps
+        for arm in self.args.only:
+            yield ["distill", *self.configs(arm), *self.sets(arm, 1, steps)]
+            if "cache" in ARMS[arm][1]:
+                yield ["cache-teacher", *self.configs("kd"), *self.cache_sets(ARMS[arm][1]["cache"][1])]
+        yield ["train", *self.configs("kd"), *self.sets("kd", 1, steps), *self.without_teacher("RUN")]
 
     def kd_by_ce(self):
         """How long a step of KD takes by one of CE alone, which needs no teacher: medians of 16 steps each."""
@@ -155,8 +177,7 @@ class Study:
             shutil.rmtree(run, ignore_errors=True)
             log, sets = self.out / "speed.log", self.sets("kd", 1, 16)
             self.limbeck("distill", *self.configs("kd"), "--out", run / "kd", *sets, log=log)
-            without = ["teacher=", "student_init=", f"model.source={run}/kd", "data.tokenizer=model"]
-            self.limbeck("train", *self.configs("kd"), "--out", run / "ce", *sets, *(w for s in without for w in ("--set", s)), log=log)
+            self.limbeck("train", *self.configs("kd"), "--out", run / "ce", *sets, *self.without_teacher(run / "kd"), log=log)
             speed = {}
             for name in ("kd", "ce"):
                 lines = [json.loads(line) for line in open(run / name / "metrics.jsonl")]
@@ -185,10 +206,13 @@ class Study:
         run.parent.mkdir(parents=True, exist_ok=True)
         ratio = self.kd_by_ce() if ARMS[arm][1].get("as_long") else 1
         steps = round(self.args.steps * ratio)
-        sets = self.sets(arm, seed, steps)  # which makes what it reads
+        if "cache" in ARMS[arm][1]:
+            self.make_cache(*ARMS[arm][1]["cache"])
+        if "teacher" in ARMS[arm][1]:
+            self.make_teacher(ARMS[arm][1]["teacher"])
         begun = time.time()
         # --resume also begins a run of which there is nothing yet.
-        self.limbeck("distill", *self.configs(arm), "--out", run, "--resume", *sets, log=log)
+        self.limbeck("distill", *self.configs(arm), "--out", run, "--resume", *self.sets(arm, seed, steps), log=log)
         seconds = time.time() - begun
         measured = json.loads(self.limbeck("eval", run, "--text", self.out / "texts/held_out", "--teacher", TEACHER, "--window", 256, "--json", log=log))
         documents = [{name: d[name] for name in ("tokens", *FIGURES)} for d in measured["documents"]]
@@ -283,8 +307,13 @@ def main():
     parser.add_argument("--smoothing", type=float, default=0.25, help="of the smoothed labels, whose entropy is then the teacher's mean (teacher_entropy.py) [0.25]")
     parser.add_argument("--keep", nargs="*", default=[], metavar="ARM", help="arms whose runs stay, not their figures alone")
     parser.add_argument("--tables", action="store_true", help="print the tables of what is there")
+    parser.add_argument("--words", action="store_true", help="print what commands are told of their configs, a line of JSON each, and make nothing")
     args = parser.parse_args()
     study = Study(args)
+    if args.words:
+        for words in study.words():
+            print(json.dumps([str(word) for word in words]))
+        return
     if not args.tables:
         study.make_texts()
         for seed in args.seeds:

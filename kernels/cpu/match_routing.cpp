@@ -31,15 +31,21 @@ void load_weights(const D& cpu, const std::int32_t* selection, const double* cou
 
 template <class D, class T>
 void routing_distance(const D& cpu, const T* q, const T* p, const std::int32_t* targets, const double* token_weights,
-                      TokenWeight token_weight, double* distance, std::int64_t rows, std::int64_t experts) {
+                      TokenWeight token_weight, double* distance, double* squares, std::int64_t rows,
+                      std::int64_t experts) {
   const double weight = token_weight.get();
   parallel_for(cpu, rows, 64, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      distance[t] = 0;
+      distance[t] = squares[t] = 0;
       if (targets[t] < 0) continue;
-      double kl = 0;
-      for (std::int64_t i = t * experts; i < (t + 1) * experts; ++i) kl += routing_term(p[i], q[i]);
-      distance[t] = weight * (token_weights != nullptr ? token_weights[t] : 1) * kl;
+      double kl = 0, square = 0;
+      for (std::int64_t i = t * experts; i < (t + 1) * experts; ++i) {
+        kl += routing_term(p[i], q[i]);
+        square += routing_square(p[i], q[i]);
+      }
+      const double of_row = weight * (token_weights != nullptr ? token_weights[t] : 1);
+      distance[t] = of_row * kl;
+      squares[t] = of_row * of_row * square;
     }
   });
 }
@@ -60,7 +66,7 @@ void routing_distance_gradient(const D& cpu, const T* q, const T* p, const std::
 
 #define LIMBECK_INSTANTIATE(T)                                                                                    \
   template void routing_distance(const Cpu&, const T*, const T*, const std::int32_t*, const double*, TokenWeight, \
-                                 double*, std::int64_t, std::int64_t);                                            \
+                                 double*, double*, std::int64_t, std::int64_t);                                   \
   template void routing_distance_gradient(const Cpu&, const T*, const T*, const std::int32_t*, const double*,     \
                                           TokenWeight, const T*, T*, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)

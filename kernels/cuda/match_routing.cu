@@ -49,13 +49,21 @@ struct Distance {
   const double* token_weights;
   TokenWeight weight;
   double* distance;
+  double* squares;
   std::int64_t experts;
   __device__ void run(std::int64_t t, int lane) const {
-    double kl = 0;
+    double kl = 0, square = 0;
     if (targets[t] >= 0)
-      for (std::int64_t i = t * experts + lane; i < (t + 1) * experts; i += warp_size) kl += routing_term(p[i], q[i]);
+      for (std::int64_t i = t * experts + lane; i < (t + 1) * experts; i += warp_size) {
+        kl += routing_term(p[i], q[i]);
+        square += routing_square(p[i], q[i]);
+      }
     kl = warp_sum(kl);
-    if (lane == 0) distance[t] = weight.get() * (token_weights != nullptr ? token_weights[t] : 1) * kl;
+    square = warp_sum(square);
+    if (lane != 0) return;
+    const double of_row = weight.get() * (token_weights != nullptr ? token_weights[t] : 1);
+    distance[t] = of_row * kl;
+    squares[t] = of_row * of_row * square;
   }
 };
 
@@ -91,8 +99,8 @@ void load_weights(const D& cuda, const std::int32_t* selection, const double* co
 
 template <class D, class T>
 void routing_distance(const D& cuda, const T* q, const T* p, const std::int32_t* targets, const double* token_weights,
-                      TokenWeight weight, double* distance, std::int64_t rows, std::int64_t experts) {
-  for_each_row(cuda, rows, Distance<T>{q, p, targets, token_weights, weight, distance, experts});
+                      TokenWeight weight, double* distance, double* squares, std::int64_t rows, std::int64_t experts) {
+  for_each_row(cuda, rows, Distance<T>{q, p, targets, token_weights, weight, distance, squares, experts});
 }
 
 template <class D, class T>
@@ -104,7 +112,7 @@ void routing_distance_gradient(const D& cuda, const T* q, const T* p, const std:
 
 #define LIMBECK_INSTANTIATE(T)                                                                                     \
   template void routing_distance(const Cuda&, const T*, const T*, const std::int32_t*, const double*, TokenWeight, \
-                                 double*, std::int64_t, std::int64_t);                                             \
+                                 double*, double*, std::int64_t, std::int64_t);                                    \
   template void routing_distance_gradient(const Cuda&, const T*, const T*, const std::int32_t*, const double*,     \
                                           TokenWeight, const T*, T*, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)

@@ -163,12 +163,12 @@ enum class SampledBy : std::uint8_t { Student, Teacher };
 
 struct SampledTextConfig {
   SampledBy by = SampledBy::Student;
-  double fraction = 0;  // of the steps
+  double fraction = 0.5;  // of the steps, above 0
   std::int64_t first_step = 1;
   std::int64_t prompt_tokens = 64;
   double temperature = 0.9;
   kernels::Divergence divergence = kernels::Divergence::JensenShannon;
-  double mix = 0;
+  std::optional<double> mix;  // none: the divergence's usual one
   double cross_entropy_weight = 0;
   std::int64_t steps_at_once = 1;
   std::int64_t texts_at_once = 64;
@@ -191,11 +191,11 @@ struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
   double temperature = 1.0;
   kernels::Divergence divergence = kernels::Divergence::ForwardKl;
-  double mix = 0;  // 0: the divergence's usual one
+  std::optional<double> mix;  // none: the divergence's usual one
   std::optional<double> final_cross_entropy_weight;
   std::optional<double> final_temperature;
   HiddenStatesConfig hidden_states;
-  SampledTextConfig sampled_text;
+  std::optional<SampledTextConfig> sampled_text;
   Control control = Control::None;
   double smoothing = 0.1;
   bool renormalised = false;
@@ -324,6 +324,7 @@ struct PrecisionConfig {
   bool bfloat16_weights = false;
   bool bfloat16_residual = false;
   bool bfloat16_teacher = false;
+  bool float32_teacher = false;
   bool mapped_teacher = false;
   bool sharded_teacher = false;
   bool fp8_products = false;

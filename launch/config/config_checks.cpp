@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "launch/config/figure.h"
+#include "launch/config/objective_checks.h"
 #include "launch/config/teacher_shares.h"
 
 namespace limbeck::launch {
@@ -116,6 +117,10 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   expect_off("bfloat16_weights", c.bfloat16_weights, may_narrow);
   expect_off("bfloat16_residual", c.bfloat16_residual, c.compute == DType::BF16);
   expect_off("bfloat16_teacher", c.bfloat16_teacher, may_narrow);
+  expect_off("float32_teacher", c.float32_teacher, c.compute == DType::BF16);
+  if (c.float32_teacher && c.bfloat16_teacher)
+    fail_usage("{}: precision.float32_teacher is true, expected false with precision.bfloat16_teacher",
+               parsed.place_of("precision.float32_teacher"));
   expect_off("mapped_teacher", c.mapped_teacher, may_narrow);
   if (c.sharded_teacher && c.mapped_teacher)
     fail_usage("{}: precision.sharded_teacher is true, expected false with precision.mapped_teacher",
@@ -260,37 +265,6 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
     refuse("preference_loss, preference_accuracy or preference_margin: a reward head predicts no tokens");
 }
 
-/// Of fields that are given where another one, `beside`, is.
-struct RefusalBeside {
-  const ParsedConfig& parsed;
-  const char* beside;
-  void operator()(bool is_given, const char* field, const char* expected) const {
-    if (is_given) fail_usage("{}: {} is given with {}, expected {}", parsed.place_of(field), field, beside, expected);
-  }
-};
-
-/// What a teacher that does not run beside the student cannot give.
-void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed) {
-  const ObjectiveConfig& c = config.objective;
-  const bool is_cached = config.teacher && !config.teacher->cache.empty();
-  const auto refuse = [&](const char* field, const char* expected) {
-    fail_usage("{}: objective.{} is given {} teacher.cache, expected {}",
-               parsed.place_of(std::string("objective.") + field), field, is_cached ? "with" : "without", expected);
-  };
-  if (!is_cached) {
-    if (c.renormalised) refuse("renormalised", "false");
-    return;
-  }
-  if (config.precision.quantised_teacher != QuantisedWeights::None && config.teacher->source.empty())
-    fail_usage("{}: precision.quantised_teacher is given, expected none with a teacher.cache and no teacher.source",
-               parsed.place_of("precision.quantised_teacher"));
-  if (c.routers.weight > 0) refuse("routers", "none: routing is not kept");
-  if (c.attention.weight > 0) refuse("attention", "none: what attention gives is not kept");
-  if (c.feed_forward.weight > 0) refuse("feed_forward", "none: what feed-forwards give is not kept");
-  if (c.sampled_text.fraction > 0) refuse("sampled_text", "none: what a model says is not in the cache");
-  if (c.control != Control::None) refuse("control", "NONE: it stands in the place of a teacher that runs");
-}
-
 /// What a teacher on ranks of its own, whose hidden states alone travel, cannot give.
 void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
   const ParallelConfig& parallel = config.parallel;
@@ -311,7 +285,7 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
   refuse(c.feed_forward.weight > 0, "objective.feed_forward.weight", "0: what feed-forwards give does not travel");
   refuse(c.routers.weight > 0, "objective.routers.weight", "0: routing does not travel");
   refuse(c.bridge != Bridge::None, "objective.bridge", "NO_BRIDGE: hidden states of other tokens would travel");
-  refuse(c.sampled_text.fraction > 0 && c.sampled_text.by == SampledBy::Teacher, "objective.sampled_text.by",
+  refuse(c.sampled_text && c.sampled_text->by == SampledBy::Teacher, "objective.sampled_text.by",
          "STUDENT: the teacher's ranks do not generate");
 }
 
@@ -329,8 +303,8 @@ void check_guard(const RunConfig& config, const ParsedConfig& parsed) {
   if (!config.guard) return;
   const RefusalBeside refuse{parsed, "guard"};
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: whether a step is taken is asked in its middle");
-  refuse(config.objective.sampled_text.fraction > 0, "objective.sampled_text.fraction",
-         "0: losses of what a model says are of another size");
+  refuse(config.objective.sampled_text.has_value(), "objective.sampled_text",
+         "none: losses of what a model says are of another size");
 }
 
 void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
@@ -348,73 +322,15 @@ void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: that is for one rank, which shares nothing");
 }
 
-/// Pairs are there exactly for preferences and rewards, which nothing else stands beside.
-void check_pairs(const RunConfig& config, const ParsedConfig& parsed) {
-  const ObjectiveConfig& c = config.objective;
-  const char* asked = c.preference ? "objective.preference" : "objective.reward";
-  const auto check_format = [&](data::TextFormat format, const std::string& path, bool is_read) {
-    const bool has_pairs = format == data::TextFormat::Pairs;
-    if (has_pairs && !c.has_pairs())
-      fail_usage("{}: {} is PAIRS, expected objective.preference or objective.reward too, which learn from them",
-                 parsed.place_of(path), path);
-    if (c.has_pairs() && is_read && !has_pairs)
-      fail_usage("{}: {} is another, expected PAIRS with {}", parsed.place_of(path), path, asked);
-  };
-  check_format(config.data.format, "data.format", !config.data.text.empty());
-  for (std::size_t i = 0; i < config.data.sources.size(); ++i)
-    check_format(config.data.sources[i].format, fmt::format("data.sources[{}].format", i),
-                 !config.data.sources[i].text.empty());
-  for (std::size_t i = 0; i < config.evaluation.set.size(); ++i)
-    if (config.evaluation.set[i].format == data::TextFormat::Pairs)
-      fail_usage("{0}: {1} is PAIRS, expected another: held-out pairs are measured, no set of them",
-                 parsed.place_of(fmt::format("evaluation.set[{}].format", i)),
-                 fmt::format("evaluation.set[{}].format", i));
-  if (!c.has_pairs()) return;
-  const RefusalBeside refuse{parsed, asked};
-  refuse(c.preference && c.reward, "objective.reward", "one of both");
-  refuse(config.train.cuda_graph, "train.cuda_graph", "false: steps have sequences of other lengths");
-  refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache",
-         "none: the reference runs beside the model");
-  refuse(c.hidden_states.weight > 0, "objective.hidden_states.weight", "0");
-  refuse(c.sampled_text.fraction > 0, "objective.sampled_text.fraction", "0");
-  if (!c.reward) return;
-  refuse(config.adapters.has_value(), "adapters", "none: the head is trained with the model");
-  refuse(!config.evaluation.set.empty(), "evaluation.set[0]", "none: held-out pairs are measured");
-}
-
-/// What needs tokens that both models have, or a teacher that reads those of the text.
-void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
-  const ObjectiveConfig& c = config.objective;
-  if (c.bridge == Bridge::None) return;
-  const RefusalBeside refuse{parsed, "objective.bridge"};
-  refuse(config.student_init.has_value(), "student_init", "a section model: the teacher's rows are of other tokens");
-  refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache",
-         "none: the teacher runs beside the student");
-  refuse(config.train.cuda_graph, "train.cuda_graph", "false: the teacher reads other tokens in each step");
-  refuse(c.divergence != kernels::Divergence::ForwardKl, "objective.divergence", "FORWARD_KL");
-  refuse(c.temperature != 1, "objective.temperature", "1");
-  refuse(c.final_temperature.has_value(), "objective.final_temperature", "none");
-  refuse(c.hidden_states.weight > 0, "objective.hidden_states.weight", "0: tokens are not alike");
-  refuse(c.attention.weight > 0, "objective.attention.weight", "0: tokens are not alike");
-  refuse(c.feed_forward.weight > 0, "objective.feed_forward.weight", "0: tokens are not alike");
-  refuse(c.routers.weight > 0, "objective.routers.weight", "0: tokens are not alike");
-  refuse(c.sampled_text.fraction > 0, "objective.sampled_text.fraction", "0");
-  refuse(c.control != Control::None, "objective.control", "NONE");
-  refuse(c.preference.has_value(), "objective.preference", "none");
-}
-
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_teacher_ranks(config, parsed);
   check_sharing(config, parsed);
   check_experts(config, parsed);
-  check_cached_objective(config, parsed);
-  check_pairs(config, parsed);
-  check_bridge(config, parsed);
   const ObjectiveConfig& c = config.objective;
   for (const auto& [field, changes] :
        {std::pair{"final_cross_entropy_weight", c.final_cross_entropy_weight.has_value()},
         {"final_temperature", c.final_temperature.has_value()},
-        {"sampled_text.fraction", c.sampled_text.fraction > 0}})
+        {"sampled_text", c.sampled_text.has_value()}})
     if (config.train.cuda_graph && changes)
       fail_usage("{}: train.cuda_graph is true, expected false with objective.{}, by which steps have other objectives",
                  parsed.place_of("train.cuda_graph"), field);
@@ -425,23 +341,23 @@ void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
         "{}: precision.sharded_teacher is true, expected false: what student_init asks for is measured "
         "on a teacher whose experts all lie on a rank",
         parsed.place_of("precision.sharded_teacher"));
-  if (c.sampled_text.fraction > 0 && c.sampled_text.by == SampledBy::Teacher && config.precision.sharded_teacher)
+  if (c.sampled_text && c.sampled_text->by == SampledBy::Teacher && config.precision.sharded_teacher)
     fail_usage("{}: objective.sampled_text.by is TEACHER, expected STUDENT with precision.sharded_teacher",
                parsed.place_of("objective.sampled_text.by"));
   for (const auto& [field, is_given] : {std::pair{"hidden_states", c.hidden_states.weight > 0},
                                         {"attention", c.attention.weight > 0},
                                         {"feed_forward", c.feed_forward.weight > 0},
                                         {"routers", c.routers.weight > 0},
-                                        {"sampled_text", c.sampled_text.fraction > 0}})
+                                        {"sampled_text", c.sampled_text.has_value()}})
     if (c.control != Control::None && is_given)
       fail_usage("{}: objective.control is given with objective.{}, expected NONE or none of that",
                  parsed.place_of("objective.control"), field);
   if (c.control == Control::Untrained && config.precision.mapped_teacher)
     fail_usage("{}: objective.control is UNTRAINED, expected another with precision.mapped_teacher",
                parsed.place_of("objective.control"));
-  if (c.sampled_text.fraction > 0 && c.sampled_text.prompt_tokens >= config.data.sequence_length)
+  if (c.sampled_text && c.sampled_text->prompt_tokens >= config.data.sequence_length)
     fail_usage("{}: objective.sampled_text.prompt_tokens is {}, expected less than data.sequence_length = {}",
-               parsed.place_of("objective.sampled_text.prompt_tokens"), c.sampled_text.prompt_tokens,
+               parsed.place_of("objective.sampled_text.prompt_tokens"), c.sampled_text->prompt_tokens,
                config.data.sequence_length);
 }
 
@@ -474,8 +390,7 @@ void check_expert_choice(RunConfig& config, const ParsedConfig& parsed) {
   refuse(config.moe_loss.balance_weight > 0, "moe_loss.balance_weight", "0: every expert takes as many tokens");
   refuse(config.objective.has_pairs(), config.objective.preference ? "objective.preference" : "objective.reward",
          "none: two responses would share out the experts of one sequence");
-  refuse(config.objective.sampled_text.fraction > 0, "objective.sampled_text",
-         "none: a text is sampled token by token");
+  refuse(config.objective.sampled_text.has_value(), "objective.sampled_text", "none: a text is sampled token by token");
 }
 
 }  // namespace
@@ -483,6 +398,7 @@ void check_expert_choice(RunConfig& config, const ParsedConfig& parsed) {
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.model) check_model(*config.model, parsed);
   if (config.student_init) check_student_init(*config.student_init, parsed);
+  check_parts_of_objective(config, parsed);
   check_optimizer(config.optimizer, config.precision.compute, parsed);
   check_precision(config.precision, parsed);
   check_adapters(config, parsed);

@@ -269,7 +269,7 @@ void fields(Io& io, UpdateMatchConfig& c) {
 template <class Io>
 void fields(Io& io, SampledTextConfig& c) {
   io("by", c.by);
-  io("fraction", c.fraction, between(0, 1));
+  io("fraction", c.fraction, {.low = 0, .high = 1, .expected = "above 0 to 1"});  // 0: objective_checks.h
   io("first_step", c.first_step, at_least(1));
   io("prompt_tokens", c.prompt_tokens, at_least(1));
   io("temperature", c.temperature, at_least(0));
@@ -397,6 +397,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("bfloat16_weights", c.bfloat16_weights);
   io("bfloat16_residual", c.bfloat16_residual);
   io("bfloat16_teacher", c.bfloat16_teacher);
+  io("float32_teacher", c.float32_teacher);
   io("mapped_teacher", c.mapped_teacher);
   io("sharded_teacher", c.sharded_teacher);
   io("fp8_products", c.fp8_products);

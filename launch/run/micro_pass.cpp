@@ -118,10 +118,10 @@ void MicroPass::run_bridge() {
 void MicroPass::watch_matches() {
   const StepOptions& options = step_.options;
   // What a token's distance in a layer is times, and where the squares of gradients go.
-  const auto share_of = [this](const auto& match, std::optional<std::int64_t> square) {
+  const auto share_of = [this](const auto& match, std::int64_t square) {
     return core::MatchOptions{.weight = match.weight / static_cast<double>(match.num_matched()),
                               .scale = step_.input.per_target,
-                              .squares = square ? step_.sums.all.rows(*square, 1) : Tensor()};
+                              .squares = step_.sums.all.rows(square, 1)};
   };
   if (options.hidden)
     pass_.gives = [this, share_of](std::int64_t layer, const Var& given) {
@@ -153,7 +153,7 @@ void MicroPass::watch_matches() {
       if (of_teacher < 0) return {};
       const Taught::Routing& theirs = taught_->routing.at(of_teacher);
       return core::match_routing(on, routed.probabilities, theirs.probabilities, batch().targets, theirs.weights,
-                                 share_of(match, std::nullopt));
+                                 share_of(match, StepSums::routing_square));
     };
 }
 

@@ -59,9 +59,14 @@ nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precis
   nn::ModelOptions options = precision.sharded_teacher ? rank.frozen_shard(precision.frozen_storage)
                                                        : rank.frozen_copy(precision.frozen_storage);
   options.as_kept = precision.mapped_teacher || precision.quantised_teacher != QuantisedWeights::None;
-  options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
+  options.compute = teacher_compute(precision);
   options.residual = core::sum_dtype(*options.compute);
   return options;
+}
+
+core::DType teacher_compute(const PrecisionConfig& precision) {
+  if (precision.float32_teacher) return core::DType::F32;
+  return precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
 }
 
 nn::ModelOptions beside_head(const Rank& rank, nn::ModelOptions options) {

@@ -61,13 +61,15 @@ optim::DistillationOptions distillation_options(const RunConfig& config, std::in
   const auto between = [&](double first, std::optional<double> last) {
     return last ? first + passed * (*last - first) : first;
   };
-  const auto divergence = is_sampled ? c.sampled_text.divergence : c.divergence;
-  const double mix = is_sampled ? c.sampled_text.mix : c.mix;
-  return {.ce_weight = is_sampled ? c.sampled_text.cross_entropy_weight
-                                  : between(c.cross_entropy_weight, c.final_cross_entropy_weight),
-          .temperature = between(c.temperature, c.final_temperature),
-          .divergence = divergence,
-          .mix = mix > 0 ? mix : usual_mix(divergence)};
+  const auto of = [&](double ce_weight, kernels::Divergence divergence, std::optional<double> mix) {
+    return optim::DistillationOptions{.ce_weight = ce_weight,
+                                      .temperature = between(c.temperature, c.final_temperature),
+                                      .divergence = divergence,
+                                      .mix = mix.value_or(usual_mix(divergence))};
+  };
+  if (!is_sampled) return of(between(c.cross_entropy_weight, c.final_cross_entropy_weight), c.divergence, c.mix);
+  const SampledTextConfig& said = c.sampled_text.value();
+  return of(said.cross_entropy_weight, said.divergence, said.mix);
 }
 
 RunObjective::RunObjective(const RunConfig& config, bool has_teacher, bool has_part) : config_(config) {

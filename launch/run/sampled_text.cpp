@@ -10,17 +10,17 @@
 namespace limbeck::launch {
 
 bool is_sampled_step(const RunConfig& config, std::int64_t step) {
-  const SampledTextConfig& c = config.objective.sampled_text;
-  if (step < c.first_step) return false;
+  const std::optional<SampledTextConfig>& c = config.objective.sampled_text;
+  if (!c || step < c->first_step) return false;
   return core::RandomStream(config.train.seed, static_cast<std::uint64_t>(step), "sampled_text").uniform(0) <
-         c.fraction;
+         c->fraction;
 }
 
 namespace {
 
 /// Of each sequence of a step the last document of its first tokens.
 std::vector<std::vector<std::int32_t>> prompts_of(const Session& session, const data::TokenBatch& text) {
-  const std::int64_t most = session.config.objective.sampled_text.prompt_tokens;
+  const std::int64_t most = session.config.objective.sampled_text.value().prompt_tokens;
   const std::vector<std::int32_t> stop = session.tokenizer->stop_ids();
   std::vector<std::vector<std::int32_t>> prompts;
   for (std::int64_t n = 0; n < text.num_sequences; ++n) {
@@ -84,7 +84,7 @@ SaidAhead said_ahead_from_json(const data::JsonAt& json) {
 
 /// Says the texts of this step, and of as many sampled steps behind it as are said at once.
 void SampledTexts::say(std::int64_t step, const std::function<StepText(std::int64_t further)>& text_of) {
-  const SampledTextConfig& c = session_.config.objective.sampled_text;
+  const SampledTextConfig& c = session_.config.objective.sampled_text.value();
   std::vector<std::vector<std::int32_t>> prompts;
   std::vector<std::pair<std::int64_t, std::int64_t>> steps;  // and their sequences
   for (std::int64_t of = step; of <= session_.config.train.steps && std::ssize(steps) < c.steps_at_once; ++of) {
@@ -132,7 +132,7 @@ SampledText SampledTexts::of(std::int64_t step, const std::function<StepText(std
   const StepText samples = text_of(0);
   const data::TokenBatch text = samples.fetch(0, samples.num_sequences);
   const std::int64_t length = text.sequence_length,
-                     most = length - session_.config.objective.sampled_text.prompt_tokens;
+                     most = length - session_.config.objective.sampled_text.value().prompt_tokens;
   if (!ahead_.contains(step)) say(step, text_of);
   const std::vector<SaidText> said = std::move(ahead_.extract(step).mapped());
   ahead_.erase(ahead_.begin(), ahead_.lower_bound(step));  // of steps that another seed has made others

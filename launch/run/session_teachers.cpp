@@ -71,7 +71,7 @@ double Session::forward_flops_of_teachers() const {
 
 /// That of the teacher's ranks, whose head is this one's.
 void Session::reach_remote_teacher(const TeacherRanks& ranks) {
-  const core::DType compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
+  const core::DType compute = teacher_compute(config.precision);
   remote_teacher = std::make_unique<RemoteTeacher>(ranks, rank.memory(),
                                                    RemoteTeacher::Form{.width = teacher->config().width,
                                                                        .hidden = compute,

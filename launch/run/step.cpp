@@ -240,6 +240,7 @@ StepResult QueuedPasses::read() {
   std::ranges::copy(sums.subspan(StepSums::updates, nn::num_blocks), result.updates.begin());
   std::ranges::copy(sums.subspan(StepSums::update_squares, nn::num_blocks), result.update_squares.begin());
   result.routing = sums[StepSums::routing];
+  result.routing_square = sums[StepSums::routing_square];
   for (std::size_t at = StepSums::of_predictions; at < sums.size(); at += kernels::num_loss_totals)
     result.predict.emplace_back(sums.subspan(at, kernels::num_loss_totals));
   auto [assignments, untaken] = load_.read();

@@ -126,6 +126,7 @@ struct StepResult {
   double routing = 0;                               // likewise
   double hidden_square = 0;  // of their gradients with respect to what is compared: the sum of squares
   std::array<double, nn::num_blocks> update_squares = {};
+  double routing_square = 0;  // of core::match_routing
   double balance = 0;  // router losses, weighted
   double z = 0;
   /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones

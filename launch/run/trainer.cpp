@@ -284,8 +284,9 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     for (std::size_t block = 0; block < nn::num_blocks; ++block)
       if (steps_.updates()[block])
         line[fmt::format("grad_norm_{}", update_names[block])] = std::sqrt(r.update_squares[block]);
+    if (steps_.routers()) line["grad_norm_router"] = std::sqrt(r.routing_square);
   }
-  if (session_.config.objective.sampled_text.fraction > 0) {
+  if (config.objective.sampled_text) {
     line["sampled_tokens"] = report.sampled ? report.sampled->num_sampled : 0;
     line["sample_seconds"] = report.sample_seconds;
   }

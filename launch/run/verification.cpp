@@ -308,7 +308,7 @@ RunConfig exact(RunConfig config, DType precision) {
                       .frozen_storage = precision,
                       .sharded_teacher = sharded_teacher};
   config.optimizer.eight_bit_state = false;
-  config.objective.sampled_text.fraction = 0;
+  config.objective.sampled_text.reset();
   config.train.cuda_graph = false;
   return config;
 }

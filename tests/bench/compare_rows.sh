@@ -96,7 +96,7 @@ goals_of_teacher() {
 
 row_D() {
   in_rounds D 3 main_job_beside_peer
-  line "D. the main job (Limbeck: 2 ranks of a thread; PyTorch: 2 threads), tokens/s" speed most 1 %.0f D goals_of_main_job
+  line "D. the main job's models at 512 tokens (Limbeck: 2 ranks of a thread; PyTorch: 2 threads), tokens/s" speed most 1 %.0f D goals_of_main_job
   memory_line D
 }
 main_job_beside_peer() {

@@ -68,6 +68,21 @@ TEST(MatchRouting, GradientsEqualDifferences) {
   }
 }
 
+TEST(MatchRouting, SquaresAreThoseOfTheLogitsGradient) {
+  const auto memory = Memory::cpu(1);
+  const Tensor targets = tensor<std::int32_t>(memory, {4}, {0, -1, 2, 1}),
+               weights = tensor<double>(memory, {4}, {1, 3, 0.5, 2}), scale = tensor<double>(memory, {1}, {0.3});
+  Tape off(Tape::Mode::Off), tape;
+  const Tensor p = route(off, constant(testing::random_tensor(memory, {4, 5}, 2)), 1, false, 1).probabilities.value;
+  const Var z = leaf(testing::random_tensor(memory, {4, 5}, 1));
+  const Tensor squares = tensor<double>(memory, {1}, {2});
+  tape.backward(match_routing(tape, route(tape, z, 1, false, 1).probabilities, p, targets, weights,
+                              {.weight = 1.7, .scale = scale, .squares = squares}));
+  double expected = 2;
+  for (const double g : host_values<double>(z.slot->grad)) expected += g * g;
+  EXPECT_NEAR(host_value(squares), expected, 1e-14);
+}
+
 // An expert that the student all but never takes: the probability is below float32's normal numbers.
 TEST(MatchRouting, ProbabilitiesThatVanishStayFinite) {
   const auto memory = Memory::cpu(1);

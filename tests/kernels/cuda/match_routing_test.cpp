@@ -24,23 +24,25 @@ TYPED_TEST(CudaMatchRouting, DistancesAndGradientsAreThoseOfTheCpu) {
       const auto targets = random_indices(rows, 3, -1, 3);
       const std::vector<T> dloss{T(1.5)};
       const std::vector<double> scale{0.25};
-      std::vector<double> weights(static_cast<std::size_t>(rows), 0.5), distance(weights.size());
+      std::vector<double> weights(static_cast<std::size_t>(rows), 0.5), distance(weights.size()),
+          squares(weights.size());
       for (std::size_t t = 0; t < weights.size(); t += 2) weights[t] = 2;
       std::vector<T> dq(q.size());
       routing_distance(cpu(), q.data(), p.data(), targets.data(), is_weighted ? weights.data() : nullptr,
-                       {3, scale.data()}, distance.data(), rows, experts);
+                       {3, scale.data()}, distance.data(), squares.data(), rows, experts);
       routing_distance_gradient(cpu(), q.data(), p.data(), targets.data(), is_weighted ? weights.data() : nullptr,
                                 {3, scale.data()}, dloss.data(), dq.data(), rows, experts);
       OnGpu<T> q_there(q), p_there(p), dloss_there(dloss), dq_there(rows * experts);
       OnGpu<std::int32_t> targets_there(targets);
-      OnGpu<double> scale_there(scale), weights_there(weights), distance_there(rows);
+      OnGpu<double> scale_there(scale), weights_there(weights), distance_there(rows), squares_there(rows);
       routing_distance(gpu(), q_there.data(), p_there.data(), targets_there.data(),
                        is_weighted ? weights_there.data() : nullptr, {3, scale_there.data()}, distance_there.data(),
-                       rows, experts);
+                       squares_there.data(), rows, experts);
       routing_distance_gradient(gpu(), q_there.data(), p_there.data(), targets_there.data(),
                                 is_weighted ? weights_there.data() : nullptr, {3, scale_there.data()},
                                 dloss_there.data(), dq_there.data(), rows, experts);
       expect_close(distance_there.values(), distance, 10);
+      expect_close(squares_there.values(), squares, 10);
       expect_close(dq_there.values(), dq);
     }
 }

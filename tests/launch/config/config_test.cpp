@@ -263,6 +263,10 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 "
        "bfloat16_teacher: true }",
        "run.textproto:1:", "precision.bfloat16_teacher is true, expected false with precision.compute float64"},
+      {"precision { float32_teacher: true }",
+       "run.textproto:1:13: ", "precision.float32_teacher is true, expected false with precision.compute float32"},
+      {"precision { compute: BFLOAT16 bfloat16_teacher: true\n float32_teacher: true }",
+       "run.textproto:2:2: ", "precision.float32_teacher is true, expected false with precision.bfloat16_teacher"},
       {"precision { master: FLOAT64 }", "run.textproto:1:13: ", "precision.master is float64, expected float32"},
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: BFLOAT16 }",
        "run.textproto:1:", "precision.frozen_storage is bfloat16, expected float64"},
@@ -562,7 +566,7 @@ TEST(ConfigPreference, StandsAlone) {
   refuses("data { sources { text: 'a' format: PAIRS } }", "data.sources[0].format is PAIRS");
   refuses("data { text: 'a' } objective { preference {} }", "data.format is another, expected PAIRS");
   refuses(pairs + "hidden_states { weight: 1 } }", "objective.hidden_states.weight is given with objective.preference");
-  refuses(pairs + "sampled_text { fraction: 1 } }", "objective.sampled_text.fraction is given");
+  refuses(pairs + "sampled_text { fraction: 1 } }", "objective.sampled_text is given");
   refuses(pairs + "} train { cuda_graph: true }", "train.cuda_graph is given");
   refuses(pairs + "} teacher { source: 't' cache: 'c' }", "teacher.cache is given");
   refuses(pairs + "} evaluation { set { name: 'a' text: 'a' format: PAIRS } }", "evaluation.set[0].format is PAIRS");

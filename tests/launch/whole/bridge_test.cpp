@@ -182,7 +182,8 @@ TEST_F(BridgedRun, WhatCannotBeIsOneLine) {
            {"objective.hidden_states.weight=1", "objective.hidden_states.weight is given with objective.bridge"},
            {"objective.divergence=REVERSE_KL", "objective.divergence is given with objective.bridge"},
            {"objective.temperature=2", "objective.temperature is given with objective.bridge, expected 1"},
-           {"objective.sampled_text.fraction=0.5", "objective.sampled_text.fraction is given with objective.bridge"},
+           {"objective.sampled_text.fraction=0.5",
+            "objective.sampled_text is given with objective.bridge, expected none"},
            {"objective.control=UNTRAINED", "objective.control is given with objective.bridge"},
            {"train.cuda_graph=true", "train.cuda_graph is given with objective.bridge"},
            {"train.keep_best=kl", "expected a figure without a teacher"}})

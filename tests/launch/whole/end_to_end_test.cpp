@@ -370,6 +370,14 @@ generation { prompt: "the still " max_tokens: 8 }
     EXPECT_NEAR(own, own_exact, 0.02) << narrow;
     EXPECT_EQ(std::abs(own - own_exact) > 1e-5, std::string(narrow) == "compute=BFLOAT16") << narrow;
   }
+  ASSERT_EQ(folder
+                .limbeck("distill distill.textproto --steps 1 --set precision.compute=BFLOAT16 --set "
+                         "precision.float32_teacher=true --out wide")
+                .code,
+            0);
+  const nlohmann::json wide = folder.metrics("wide")[0];
+  EXPECT_NEAR(wide["teacher_ce"].get<double>(), exact, 1e-5);  // on one rank, not on two
+  EXPECT_EQ(wide["ce"], folder.metrics("narrow compute=BFLOAT16")[0]["ce"]);
   const Outcome stream = folder.limbeck(
       "distill distill.textproto --steps 1 --set precision.compute=BFLOAT16 --set precision.bfloat16_residual=true "
       "--out stream");

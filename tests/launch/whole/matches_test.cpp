@@ -55,10 +55,11 @@ std::array<std::size_t, 2> two_best(const std::vector<double>& p) {
   return {order[0], order[1]};
 }
 
-/// By load: weights of the teacher's tokens of a sequence.
-double router_loss(const WrittenOut::Pass& ours, WrittenOut& student, const WrittenOut::Pass& theirs,
-                   WrittenOut& teacher, const data::TokenBatch& samples) {
-  double loss = 0;
+/// By load: weights of the teacher's tokens of a sequence. Beside it the length of its gradient with respect to the
+/// routers' logits.
+std::pair<double, double> router_loss(const WrittenOut::Pass& ours, WrittenOut& student, const WrittenOut::Pass& theirs,
+                                      WrittenOut& teacher, const data::TokenBatch& samples) {
+  double loss = 0, square = 0;
   for (const auto& [layer, of_teacher] : {std::pair<std::size_t, std::size_t>{0, 0}, {1, 2}})
     for (std::size_t first = 0; first < samples.tokens.size(); first += 24) {
       std::array<double, 4> load = {};
@@ -72,10 +73,12 @@ double router_loss(const WrittenOut::Pass& ours, WrittenOut& student, const Writ
         double kl = 0, weight = 0;
         for (std::size_t e = 0; e < 4; ++e) kl += p[e] * std::log(p[e] / q[e]);
         for (const std::size_t e : two_best(p)) weight += 24 / used / load[e];
-        loss += 0.9 / 2 / static_cast<double>(samples.num_targets()) * weight * kl;
+        weight *= 0.9 / 2 / static_cast<double>(samples.num_targets());
+        loss += weight * kl;
+        for (std::size_t e = 0; e < 4; ++e) square += std::pow(weight * (q[e] - p[e]), 2);
       }
     }
-  return loss;
+  return {loss, std::sqrt(square)};
 }
 
 // Layers with experts between dense ones: a student of the former is held to what they were, wherever it spreads.
@@ -118,7 +121,9 @@ TEST(EndToEnd, RoutersAndBlocksAreMatched) {
   const data::TokenBatch samples = loader.fetch(0, 5);
   core::Tape off(core::Tape::Mode::Off);
   const WrittenOut::Pass ours = student.run(off, samples), theirs = teacher.run(off, samples);
-  expect_near(line["router_loss"], router_loss(ours, student, theirs, teacher, samples), "router_loss");
+  const auto [router, router_length] = router_loss(ours, student, theirs, teacher, samples);
+  expect_near(line["router_loss"], router, "router_loss");
+  expect_near(line["grad_norm_router"], router_length, "grad_norm_router");
 
   // The lengths of the gradients of 0.3 CE and 0.7 KL with respect to the student's logits.
   double of_ce = 0, of_kl = 0;
@@ -155,8 +160,8 @@ TEST(EndToEnd, RoutersAndBlocksAreMatched) {
   run("--out same --steps 1 --set student_init.choice=EVENLY_SPACED --set student_init.num_layers=0 --set "
       "student_init.layers=[]");
   const json same = folder.metrics("same").at(0);
-  for (const char* name :
-       {"attention_loss", "feed_forward_loss", "router_loss", "grad_norm_attention", "grad_norm_divergence"})
+  for (const char* name : {"attention_loss", "feed_forward_loss", "router_loss", "grad_norm_attention",
+                           "grad_norm_divergence", "grad_norm_router"})
     EXPECT_NEAR(same[name].get<double>(), 0, 1e-12) << name;
   EXPECT_NEAR(same["grad_norm_feed_forward"].get<double>(), 0, 1e-6);  // the root of 1 - cosine^2
   EXPECT_GT(same["grad_norm_ce"], 0);
@@ -166,8 +171,15 @@ TEST(EndToEnd, RoutersAndBlocksAreMatched) {
   run("--out one --resume");
   const std::vector<json> whole = folder.metrics("whole"), resumed = folder.metrics("one");
   ASSERT_EQ(resumed.size(), 3U);
-  const auto fields = {"loss",         "attention_loss",       "feed_forward_loss",   "router_loss",
-                       "grad_norm_ce", "grad_norm_divergence", "grad_norm_attention", "grad_norm_feed_forward"};
+  const auto fields = {"loss",
+                       "attention_loss",
+                       "feed_forward_loss",
+                       "router_loss",
+                       "grad_norm_ce",
+                       "grad_norm_divergence",
+                       "grad_norm_attention",
+                       "grad_norm_feed_forward",
+                       "grad_norm_router"};
   for (std::size_t i = 0; i < 3; ++i)
     for (const char* name : fields) EXPECT_EQ(whole[i][name], resumed[i][name]) << name << " " << i;
   for (const std::string layout :

@@ -1,0 +1,77 @@
+// What the parts of an objective go with.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+#include "launch/config/config.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::HasSubstr;
+
+void refuses(const std::string& text, const std::string& expected) {
+  EXPECT_THAT([&] { parse_config(text, "c"); }, ::testing::ThrowsMessage<core::UsageError>(HasSubstr(expected)))
+      << text;
+}
+
+TEST(ConfigSampledText, IsOfHalfTheStepsWhereNothingElseIsSaid) {
+  EXPECT_FALSE(parse_config("objective {}", "c").objective.sampled_text);
+  const RunConfig config = parse_config("objective { sampled_text { by: TEACHER } }", "c");
+  EXPECT_EQ(config.objective.sampled_text.value().fraction, 0.5);
+  EXPECT_EQ(parse_config(to_textproto(config), "c"), config);
+  for (const char* fraction : {"0", "-0.1", "1.5"})
+    refuses(fmt::format("objective {{\n sampled_text {{ fraction: {} }} }}", fraction),
+            fmt::format("c:2:17: objective.sampled_text.fraction is {}, expected above 0 to 1", fraction));
+}
+
+TEST(ConfigSampledText, ARecordWithoutAnyIsOfARunThatSampledNothing) {
+  const std::string section = "objective { sampled_text { by: STUDENT fraction: 0 prompt_tokens: 64 } } ";
+  EXPECT_FALSE(parse_config(section + "output { started_in: '/there' }", "c").objective.sampled_text);
+}
+
+TEST(ConfigObjective, WhatIsGivenIsOfUse) {
+  refuses("objective {\n mix: 0.3 }", "c:2:2: objective.mix is given, expected none, or a divergence that mixes");
+  refuses("objective { divergence: TOTAL_VARIATION mix: 1 }", "objective.mix is given");
+  refuses("objective { sampled_text { divergence: REVERSE_KL\n mix: 0.3 } }",
+          "c:2:2: objective.sampled_text.mix is given");
+  refuses("objective { smoothing: 0.2 }",
+          "objective.smoothing is given, expected none, or control: SMOOTHED_LABELS too");
+  refuses("objective { control: UNTRAINED smoothing: 0.2 }", "objective.smoothing is given");
+  for (const auto& [section, fields] : {std::pair("hidden_states", "projector: true"),
+                                        {"hidden_states", "layers: [1, 2]"},
+                                        {"routers", "by_load: false"},
+                                        {"attention", "distance: SQUARED_ERROR"},
+                                        {"feed_forward", "layers: 1"}}) {
+    const std::string path = fmt::format("objective.{}", section);
+    refuses(fmt::format("objective {{ {} {{ {} }} }}", section, fields),
+            path + " is given, expected none of it, or its weight too, above 0");
+    EXPECT_NO_THROW(parse_config(fmt::format("objective {{ {} {{ weight: 0.1 {} }} }}", section, fields), "c"));
+  }
+  for (const char* used : {"mix: 0", "divergence: SKEW_KL mix: 0.3", "sampled_text { mix: 0.3 }",
+                           "control: SMOOTHED_LABELS smoothing: 0.2"})
+    EXPECT_NO_THROW(parse_config(fmt::format("objective {{ {} }}", used), "c")) << used;
+  // What a run keeps of a config that leaves all of it out loads again.
+  EXPECT_NO_THROW(parse_config(to_textproto(parse_config("objective {}", "c")), "c"));
+}
+
+TEST(ConfigObjective, WithoutATeacherItsFieldsAreRefused) {
+  const std::string train = "model {} data { tokenizer: 'bytes' text: 'a' } objective { ";
+  for (const auto& [name, value] : {std::pair("cross_entropy_weight", "0"),
+                                    {"temperature", "2"},
+                                    {"sampled_text", "{}"},
+                                    {"divergence", "SKEW_KL"},
+                                    {"control", "UNTRAINED"},
+                                    {"final_temperature", "2"}})
+    EXPECT_THAT([&, name = name,
+                 value = value] { check_for_train(parse_config(fmt::format("{}{}: {} }}", train, name, value), "c")); },
+                ::testing::ThrowsMessage<core::UsageError>(
+                    fmt::format("train: objective.{} is given, expected none without a teacher", name)));
+  EXPECT_NO_THROW(check_for_train(parse_config(train + "predict_weight: 0.1 }", "c")));
+}
+
+}  // namespace
+}  // namespace limbeck::launch
