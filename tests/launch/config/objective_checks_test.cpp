@@ -65,11 +65,12 @@ TEST(ConfigObjective, WithoutATeacherItsFieldsAreRefused) {
                                     {"sampled_text", "{}"},
                                     {"divergence", "SKEW_KL"},
                                     {"control", "UNTRAINED"},
-                                    {"final_temperature", "2"}})
-    EXPECT_THAT([&, name = name,
-                 value = value] { check_for_train(parse_config(fmt::format("{}{}: {} }}", train, name, value), "c")); },
+                                    {"final_temperature", "2"}}) {
+    const std::string config = fmt::format("{}{}: {} }}", train, name, value);
+    EXPECT_THAT([&config] { check_for_train(parse_config(config, "c")); },
                 ::testing::ThrowsMessage<core::UsageError>(
                     fmt::format("train: objective.{} is given, expected none without a teacher", name)));
+  }
   EXPECT_NO_THROW(check_for_train(parse_config(train + "predict_weight: 0.1 }", "c")));
 }
 
