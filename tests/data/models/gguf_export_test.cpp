@@ -86,7 +86,7 @@ TEST_F(GgufExportTest, HeadsOfWhichAPartTurnsLieInPairsThere) {
   config.head_width = 16;
   config.rotary_width = 6;
   config.mamba = {.num_heads = 8, .head_width = 16, .state_width = 6, .attention_layers = {1}};
-  EXPECT_THAT(beyond_all_families(config), ::testing::Optional(HasSubstr("rotary_width is 6")));
+  EXPECT_TRUE(beyond_all_families(config));  // a Bamba turns half of a head
   config.rotary_width = 8;
   const MadeModel made(config);
   const auto file = written(made, config, {});

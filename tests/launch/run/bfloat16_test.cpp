@@ -176,7 +176,9 @@ TEST(Bfloat16, GradientsAreThoseOfFloat64) {
     const Step reference = alone(wider, exact);
     for (const Types& types : {Types{}, narrow, stored}) {
       SCOPED_TRACE(fmt::format("{}, weights {}, stream {}", name, types.weights, types.residual));
-      check(wider, types, reference, 0.01);
+      // dt_bias has a number a head, which are a few percent off each: steps of bfloat16 are 2^-8 of a sum that softplus
+      // takes as an exponent.
+      check(wider, types, reference, name == std::string("states") ? 0.04 : 0.01);
     }
   }
 }
