@@ -34,10 +34,8 @@ bool may_cut_sequences(const RunConfig& config, const nn::ModelConfig& student) 
 
 /// Into how many parts the heads of all layers may be cut.
 std::int64_t most_parts(const nn::ModelConfig& model) {
-  std::int64_t parts = model.has_attention() ? model.num_kv_heads : std::numeric_limits<std::int64_t>::max();
-  const nn::MambaConfig& mamba = model.mamba;
-  if (model.num_mamba_layers() > 0) parts = std::min(parts, mamba.num_groups == 1 ? mamba.num_heads : mamba.num_groups);
-  return parts;
+  const auto parts = model.has_attention() ? model.num_kv_heads : std::numeric_limits<std::int64_t>::max();
+  return model.num_mamba_layers() > 0 ? std::min(parts, model.mamba.most_parts()) : parts;
 }
 
 /// "tp2ep4": dp is what is left.
