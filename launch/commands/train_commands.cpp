@@ -375,7 +375,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   }
   restore_stop_signals();
   const Measurement after = trainer.measure_all();
-  if (const auto warning = starved_warning(after.held_out.load)) log->warn("{}", *warning);
+  if (const auto warning = starved_warning(after.held_out.load, config.routing.expert_choice)) log->warn("{}", *warning);
   if (trainer.is_without_gain())
     log->info("ended at step {}: {} has not got better in {}", trainer.steps_done(), config.train.keep_best,
               core::counted(trainer.best()->without_gain, "evaluation"));
