@@ -53,8 +53,10 @@ std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_rank
   if (config.parallel.layout.empty() || is_automatic(config) || facts.starts.empty() ||
       facts.starts.back().ranks != num_ranks || facts.starts.back().teacher_ranks > 0)
     return std::nullopt;
-  return PlannedLayout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
+  PlannedLayout layout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
                        config.train.recompute};
+  if (parallel::parse_layout(layout.layout).pp > 1) layout.work = work_of(config);
+  return layout;
 }
 
 /// Of the machine that has most.
@@ -133,15 +135,6 @@ PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& mod
       "parallel.layout is auto, but no layout of {} fits into the {:.3f} GiB that a rank may take: the smallest need "
       "is {:.3f} GiB, of {}",
       ranks, cluster.memory_gib, in_gib(smallest->plan.memory.held), smallest->text());
-}
-
-RunConfig under(RunConfig config, const PlannedLayout& layout) {
-  config.parallel.layout = layout.layout;
-  config.parallel.shard = layout.shard;
-  config.parallel.shard_ranks = 0;
-  config.parallel.sequence_parallel = layout.sequence_parallel;
-  config.train.recompute = layout.recompute;
-  return config;
 }
 
 void take_layout(const World& world, RunConfig& config, const std::optional<std::filesystem::path>& run,

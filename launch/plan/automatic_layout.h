@@ -30,9 +30,6 @@ std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine);
 PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                const Cluster& cluster);
 
-/// The config under that layout: parallel.layout, shard and sequence_parallel, and train.recompute.
-RunConfig under(RunConfig config, const PlannedLayout& layout);
-
 /// Collective: where parallel.layout is "auto" the first rank chooses, for all, and one line says what and why; of a
 /// run that goes on in the folder `run`, what that has, if as many ranks were at it last.
 void take_layout(const std::shared_ptr<parallel::WorldComm>& world, RunConfig& config,
