@@ -59,22 +59,6 @@ std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_rank
   return layout;
 }
 
-/// Of the machine that has most.
-int most_ranks_a_machine(parallel::WorldComm& world) {
-  std::map<int, int> ranks;
-  int most = 0;
-  for (int r = 0; r < world.size(); ++r) most = std::max(most, ++ranks[world.node_of(r)]);
-  return most;
-}
-
-/// Collective: of what each rank says.
-std::int64_t least_over_ranks(core::Comm& world, std::int64_t mine) {
-  const std::int64_t value = -mine;
-  core::Tensor all = core::Tensor::from<std::int64_t>(core::Memory::cpu(1), {1}, {&value, 1});
-  world.all_reduce(all, core::Reduce::Max);
-  return -core::host_values<std::int64_t>(all)[0];
-}
-
 }  // namespace
 
 Cluster usual_cluster(const RunConfig& config, int ranks_a_machine, int num_ranks, std::int64_t memory_bytes) {
@@ -109,15 +93,34 @@ Cluster machine_cluster(const RunConfig& config, int ranks_a_machine, int num_ra
   return *measured;
 }
 
-std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
+std::int64_t known_memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
   const int gpus = uses_gpu(config.train.device) ? kernels::num_gpus() : 0;
   const std::int64_t available =
       gpus > 0 ? kernels::free_gpu_bytes(launcher_rank().rank_on_machine % gpus) : available_memory();
-  if (available == 0)
-    core::fail_usage(
-        "parallel.layout is auto, but the system does not say how much memory is available, expected a layout");
   const int sharing = gpus > 0 ? (ranks_a_machine + gpus - 1) / gpus : ranks_a_machine;
   return std::llround(usable * static_cast<double>(available) / sharing);
+}
+
+std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
+  const std::int64_t memory = known_memory_of_rank_here(config, ranks_a_machine);
+  if (memory == 0)
+    core::fail_usage(
+        "parallel.layout is auto, but the system does not say how much memory is available, expected a layout");
+  return memory;
+}
+
+int most_ranks_a_machine(parallel::WorldComm& world) {
+  std::map<int, int> ranks;
+  int most = 0;
+  for (int r = 0; r < world.size(); ++r) most = std::max(most, ++ranks[world.node_of(r)]);
+  return most;
+}
+
+std::int64_t least_over_ranks(core::Comm& world, std::int64_t mine) {
+  const std::int64_t value = -mine;
+  core::Tensor all = core::Tensor::from<std::int64_t>(core::Memory::cpu(1), {1}, {&value, 1});
+  world.all_reduce(all, core::Reduce::Max);
+  return -core::host_values<std::int64_t>(all)[0];
 }
 
 PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
