@@ -128,6 +128,8 @@ struct MambaConfig {
   std::vector<std::int64_t> attention_layers = {};  // these have attention (ascending layer indices)
 
   std::int64_t inner_width() const { return num_heads * head_width; }
+  /// That the heads may be cut into: whole groups of them, of one group single heads.
+  std::int64_t most_parts() const { return num_groups == 1 ? num_heads : num_groups; }
   friend bool operator==(const MambaConfig&, const MambaConfig&) = default;
 };
 

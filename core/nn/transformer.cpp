@@ -30,10 +30,9 @@ double scale_of(const ModelConfig& c) {
 
 /// Each rank has some of the heads.
 void check_parts(const MambaConfig& mamba, std::int64_t ranks) {
-  const std::int64_t parts = mamba.num_groups == 1 ? mamba.num_heads : mamba.num_groups;
-  if (ranks > parts)
+  if (ranks > mamba.most_parts())
     core::fail_usage("Mamba-2 layers are cut over {} ranks (tp), expected at most {}, their {} (model.mamba)", ranks,
-                     parts, mamba.num_groups == 1 ? "heads" : "groups of heads");
+                     mamba.most_parts(), mamba.num_groups == 1 ? "heads" : "groups of heads");
 }
 
 /// Counts are whole numbers, so that no rounding says which is the greater.

@@ -18,6 +18,7 @@
 #include "launch/console/shell_quoted.h"
 #include "launch/console/streams.h"
 #include "launch/plan/automatic_layout.h"
+#include "launch/plan/memory_warning.h"
 #include "launch/report/comparison.h"
 #include "launch/report/distill_report.h"
 #include "launch/report/event_file.h"
@@ -322,7 +323,10 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   say_ranks(rank, given, log);
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
-  Session session(rank, given, log);
+  const auto before_models = [&log](const Session& of, const nn::ModelConfig& student, const nn::ModelConfig* teacher) {
+    warn_of_memory(of, student, teacher, log);
+  };
+  Session session(rank, given, log, before_models);
   session.open_cache(log);
   session.make_untrained_teacher();
   const RunConfig& config = session.config;
@@ -375,7 +379,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   }
   restore_stop_signals();
   const Measurement after = trainer.measure_all();
-  if (const auto warning = starved_warning(after.held_out.load)) log->warn("{}", *warning);
+  if (const auto warning = starved_warning(after.held_out.load, config.routing.expert_choice)) log->warn("{}", *warning);
   if (trainer.is_without_gain())
     log->info("ended at step {}: {} has not got better in {}", trainer.steps_done(), config.train.keep_best,
               core::counted(trainer.best()->without_gain, "evaluation"));

@@ -53,24 +53,10 @@ std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_rank
   if (config.parallel.layout.empty() || is_automatic(config) || facts.starts.empty() ||
       facts.starts.back().ranks != num_ranks || facts.starts.back().teacher_ranks > 0)
     return std::nullopt;
-  return PlannedLayout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
+  PlannedLayout layout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
                        config.train.recompute};
-}
-
-/// Of the machine that has most.
-int most_ranks_a_machine(parallel::WorldComm& world) {
-  std::map<int, int> ranks;
-  int most = 0;
-  for (int r = 0; r < world.size(); ++r) most = std::max(most, ++ranks[world.node_of(r)]);
-  return most;
-}
-
-/// Collective: of what each rank says.
-std::int64_t least_over_ranks(core::Comm& world, std::int64_t mine) {
-  const std::int64_t value = -mine;
-  core::Tensor all = core::Tensor::from<std::int64_t>(core::Memory::cpu(1), {1}, {&value, 1});
-  world.all_reduce(all, core::Reduce::Max);
-  return -core::host_values<std::int64_t>(all)[0];
+  if (parallel::parse_layout(layout.layout).pp > 1) layout.work = work_of(config);
+  return layout;
 }
 
 }  // namespace
@@ -107,15 +93,34 @@ Cluster machine_cluster(const RunConfig& config, int ranks_a_machine, int num_ra
   return *measured;
 }
 
-std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
+std::int64_t known_memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
   const int gpus = uses_gpu(config.train.device) ? kernels::num_gpus() : 0;
   const std::int64_t available =
       gpus > 0 ? kernels::free_gpu_bytes(launcher_rank().rank_on_machine % gpus) : available_memory();
-  if (available == 0)
-    core::fail_usage(
-        "parallel.layout is auto, but the system does not say how much memory is available, expected a layout");
   const int sharing = gpus > 0 ? (ranks_a_machine + gpus - 1) / gpus : ranks_a_machine;
   return std::llround(usable * static_cast<double>(available) / sharing);
+}
+
+std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
+  const std::int64_t memory = known_memory_of_rank_here(config, ranks_a_machine);
+  if (memory == 0)
+    core::fail_usage(
+        "parallel.layout is auto, but the system does not say how much memory is available, expected a layout");
+  return memory;
+}
+
+int most_ranks_a_machine(parallel::WorldComm& world) {
+  std::map<int, int> ranks;
+  int most = 0;
+  for (int r = 0; r < world.size(); ++r) most = std::max(most, ++ranks[world.node_of(r)]);
+  return most;
+}
+
+std::int64_t least_over_ranks(core::Comm& world, std::int64_t mine) {
+  const std::int64_t value = -mine;
+  core::Tensor all = core::Tensor::from<std::int64_t>(core::Memory::cpu(1), {1}, {&value, 1});
+  world.all_reduce(all, core::Reduce::Max);
+  return -core::host_values<std::int64_t>(all)[0];
 }
 
 PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
@@ -133,15 +138,6 @@ PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& mod
       "parallel.layout is auto, but no layout of {} fits into the {:.3f} GiB that a rank may take: the smallest need "
       "is {:.3f} GiB, of {}",
       ranks, cluster.memory_gib, in_gib(smallest->plan.memory.held), smallest->text());
-}
-
-RunConfig under(RunConfig config, const PlannedLayout& layout) {
-  config.parallel.layout = layout.layout;
-  config.parallel.shard = layout.shard;
-  config.parallel.shard_ranks = 0;
-  config.parallel.sequence_parallel = layout.sequence_parallel;
-  config.train.recompute = layout.recompute;
-  return config;
 }
 
 void take_layout(const World& world, RunConfig& config, const std::optional<std::filesystem::path>& run,

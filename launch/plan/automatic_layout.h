@@ -26,12 +26,18 @@ Cluster machine_cluster(const RunConfig& config, int ranks_a_machine, int num_ra
 /// of the GPU where it has one. Throws a UsageError where the system does not say.
 std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine);
 
+/// The same, but 0 where the system does not say.
+std::int64_t known_memory_of_rank_here(const RunConfig& config, int ranks_a_machine);
+
+/// Collective: of the machine that has most.
+int most_ranks_a_machine(parallel::WorldComm& world);
+
+/// Collective: the least of what each rank says.
+std::int64_t least_over_ranks(core::Comm& world, std::int64_t mine);
+
 /// The fastest that fits, with what it fits by. Throws an Error that names the smallest need where none does.
 PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                const Cluster& cluster);
-
-/// The config under that layout: parallel.layout, shard and sequence_parallel, and train.recompute.
-RunConfig under(RunConfig config, const PlannedLayout& layout);
 
 /// Collective: where parallel.layout is "auto" the first rank chooses, for all, and one line says what and why; of a
 /// run that goes on in the folder `run`, what that has, if as many ranks were at it last.

@@ -131,7 +131,7 @@ class ImaginedRun {
               expert_exchange_of(config_.parallel));
     check_cut_sequences(config_, models_.student, rank.context_place());
     check_expert_choice(config_.routing, models_.student);
-    plan_.pipeline = pipeline_on(rank);
+    plan_.pipeline = planned_pipeline(config_, models_, rank.mesh().pp().size());
     plan_.stage = rank.mesh().pp().rank();
     MemoryParts& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;
@@ -189,7 +189,7 @@ class ImaginedRun {
       const bool is_elsewhere = config_.adapters && config_.model && !config_.model->source.empty();
       return state_of(is_elsewhere ? nullptr : &student, fragments, adapters ? &*adapters : nullptr, optimizer);
     };
-    make_steps(rank, step, optimizer, *traffic, state, num_steps);
+    if (num_steps > 0) make_steps(rank, step, optimizer, *traffic, state, num_steps);
     memory.held = memory_->statistics().system_bytes;
     return plan_;
   }
@@ -198,14 +198,6 @@ class ImaginedRun {
   const std::vector<double>& seconds() const { return seconds_; }
 
  private:
-  Pipeline pipeline_on(const Rank& rank) const {
-    const int stages = rank.mesh().pp().size();
-    check_pipeline(config_, models_.student, stages);
-    const double beside_head =
-        models_.teacher ? nn::forward_flops_per_token(*models_.teacher, config_.data.sequence_length) : 0;
-    return pipeline_of(config_, models_.student, stages, beside_head);
-  }
-
   /// Newton and Schulz' five steps on [m,n], m <= n, are 5 (4 m m n + 2 m m m) operations (optim/newton_schulz.h).
   void count_optimizer(const std::vector<optim::Trained>& trained, const std::vector<optim::Fragment>& fragments) {
     for (const optim::Fragment& f : fragments) plan_.optimizer_values += f.length;
@@ -304,26 +296,55 @@ std::string layout_text(const RunConfig& config, int num_ranks) {
 
 }  // namespace
 
-RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, int num_stages) {
+  check_pipeline(config, models.student, num_stages);
+  const double beside_head =
+      models.teacher ? nn::forward_flops_per_token(*models.teacher, config.data.sequence_length) : 0;
+  return pipeline_of(config, models.student, num_stages, beside_head);
+}
+
+namespace {
+
+int stages_of(const RunConfig& config, const PlannedWorld& world) {
+  return std::max(parallel::parse_layout(layout_text(config, world.num_ranks)).pp, 1);
+}
+
+RankPlan imagined(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage,
+                  int num_steps) {
   const std::string text = layout_text(config, world.num_ranks);
   const parallel::Layout layout = parallel::parse_layout(text);
   parallel::check_world(layout, world.num_ranks);
-  const int stages = std::max(layout.pp, 1), ranks_a_stage = world.num_ranks / stages;
-  RankPlan most;
-  for (int stage = 0; stage < stages; ++stage) {
-    RankPlan plan;
-    parallel::on_imagined_rank(
-        world.num_ranks, (stage + 1) * ranks_a_stage - 1,
-        [&](const std::shared_ptr<parallel::WorldComm>& comm) {
-          plan = ImaginedRun(config, models, world, core::Memory::imagined(world.device)).on(comm, text);
-        },
-        [&](const std::shared_ptr<parallel::WorldComm>& comm) {
-          const parallel::Mesh mesh(comm, layout, expert_exchange_of(config.parallel));
-          parallel::GradientGroups(mesh, sharding_of(config.parallel));
-        },
-        world.ranks_a_node);
-    if (stage == 0 || plan.memory.peak() > most.memory.peak()) most = std::move(plan);
-  }
+  const int ranks_a_stage = world.num_ranks / stages_of(config, world);
+  RankPlan plan;
+  parallel::on_imagined_rank(
+      world.num_ranks, (stage + 1) * ranks_a_stage - 1,
+      [&](const std::shared_ptr<parallel::WorldComm>& comm) {
+        plan = ImaginedRun(config, models, world, core::Memory::imagined(world.device)).on(comm, text, num_steps);
+      },
+      [&](const std::shared_ptr<parallel::WorldComm>& comm) {
+        const parallel::Mesh mesh(comm, layout, expert_exchange_of(config.parallel));
+        parallel::GradientGroups(mesh, sharding_of(config.parallel));
+      },
+      world.ranks_a_node);
+  return plan;
+}
+
+}  // namespace
+
+RankPlan plan_stage(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage) {
+  return imagined(config, models, world, stage, 1);
+}
+
+MemoryParts plan_state(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  return imagined(config, models, world, stages_of(config, world) - 1, 0).memory;
+}
+
+RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  const int stages = stages_of(config, world);
+  RankPlan most = plan_stage(config, models, world, 0);
+  for (int stage = 1; stage < stages; ++stage)
+    if (RankPlan plan = plan_stage(config, models, world, stage); plan.memory.peak() > most.memory.peak())
+      most = std::move(plan);
   return most;
 }
 

@@ -46,6 +46,16 @@ struct PlannedWorld {
 /// UsageError as the run would where the layout does not fit.
 RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
 
+/// Of the last rank of one stage of its pipeline, or of the one stage that there is without.
+RankPlan plan_stage(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage);
+
+/// What the last rank has before its first step, of which it keeps all: parameters, the teacher, gradients and the
+/// optimizer's state, without what steps add. That is soon told, however many passes and layers there are.
+MemoryParts plan_state(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
+
+/// The pipeline of so many stages by which the run would go. Throws a UsageError where it would refuse.
+Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, int num_stages);
+
 /// Collective: seconds of each of so many steps of a config without a teacher, made for good, behind those that make
 /// what later ones find, of random weights on random tokens, in a memory that is there.
 std::vector<double> seconds_of_steps(const RunConfig& config, const PlannedModels& models,

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <limits>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "launch/run/cut_sequences.h"
 #include "parallel/axes/mesh.h"
@@ -34,16 +37,14 @@ bool may_cut_sequences(const RunConfig& config, const nn::ModelConfig& student) 
 
 /// Into how many parts the heads of all layers may be cut.
 std::int64_t most_parts(const nn::ModelConfig& model) {
-  std::int64_t parts = model.has_attention() ? model.num_kv_heads : std::numeric_limits<std::int64_t>::max();
-  const nn::MambaConfig& mamba = model.mamba;
-  if (model.num_mamba_layers() > 0) parts = std::min(parts, mamba.num_groups == 1 ? mamba.num_heads : mamba.num_groups);
-  return parts;
+  const auto parts = model.has_attention() ? model.num_kv_heads : std::numeric_limits<std::int64_t>::max();
+  return model.num_mamba_layers() > 0 ? std::min(parts, model.mamba.most_parts()) : parts;
 }
 
-/// "tp2ep4": dp is what is left.
-std::string layout_text(int ranks, int cp, int tp, int ep) {
+/// "pp2tp2ep4": dp is what is left.
+std::string layout_text(int ranks, int pp, int cp, int tp, int ep) {
   std::string text;
-  for (const auto& [name, size] : {std::pair("cp", cp), std::pair("tp", tp), std::pair("ep", ep)})
+  for (const auto& [name, size] : {std::pair("pp", pp), std::pair("cp", cp), std::pair("tp", tp), std::pair("ep", ep)})
     if (size > 1) text += fmt::format("{}{}", name, size);
   return text.empty() ? fmt::format("dp{}", ranks) : text;
 }
@@ -53,33 +54,68 @@ class Search {
   Search(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, const Cluster& cluster)
       : config_(config), models_(models), world_(world), cluster_(cluster) {}
 
-  struct Candidate {
-    std::string layout;
-    bool sequence_parallel;
-    bool operator==(const Candidate&) const = default;
-  };
-
   std::vector<PlannedLayout> all_that_fit() const {
     std::vector<PlannedLayout> found;
     for (const Candidate& candidate : tried())
-      if (auto layout = least_that_fits(candidate)) found.push_back(std::move(*layout));
+      if (may_fit(candidate))
+        if (auto layout = least_that_fits(candidate)) found.push_back(std::move(*layout));
+    const auto is_new = [&](const PlannedLayout& layout) {
+      return std::ranges::none_of(found, [&](const PlannedLayout& other) { return other.sets() == layout.sets(); });
+    };
+    double fewer_took = std::numeric_limits<double>::infinity();
+    for (const int stages : numbers_of_stages()) {
+      std::vector<PlannedLayout> fit = fastest_that_fit(stages);
+      if (fit.empty()) continue;
+      double takes = std::numeric_limits<double>::infinity();
+      for (PlannedLayout& layout : fit) {
+        takes = std::min(takes, layout.time.seconds());
+        if (is_new(layout)) found.push_back(std::move(layout));
+      }
+      if (takes > std::exchange(fewer_took, takes)) break;
+    }
     return found;
   }
 
   std::optional<PlannedLayout> smallest() const {
+    std::vector<Candidate> all = tried();
+    if (auto staged = smallest_of_stages()) all.push_back(std::move(*staged));
     std::optional<PlannedLayout> least;
-    for (const Candidate& candidate : tried())
-      for (const auto& [recompute, shard] : settings_of(candidate))
-        if (PlannedLayout found = planned(candidate, recompute, shard);
-            !least || found.plan.memory.held < least->plan.memory.held)
+    for (const Candidate& candidate : all)
+      for (const PlannedLayout& setting : settings_of(candidate))
+        if (PlannedLayout found = planned(setting); !least || found.plan.memory.held < least->plan.memory.held)
           least = std::move(found);
     return least;
   }
 
-  /// That feed all ranks.
-  std::vector<Candidate> candidates() const {
+  /// Whether there are any beside the config's own.
+  bool has_any() const {
+    return !candidates(1).empty() ||
+           std::ranges::any_of(numbers_of_stages(), [this](int stages) { return !candidates(stages).empty(); });
+  }
+
+ private:
+  static constexpr std::int64_t least_piece = 1024;  // tokens of a sequence on a rank, below which cp gains nothing
+  static constexpr std::size_t most_of_stages = 2;   // that are planned of each number of them
+
+  struct Candidate {
+    std::string layout;
+    bool sequence_parallel = false;
+    std::vector<StageWork> works = {};  // with pp, the first that fits is taken
+    bool operator==(const Candidate&) const = default;
+  };
+
+  static int at_least_one(int size) { return std::max(size, 1); }  // 0: a layout does not name the axis
+
+  std::vector<int> numbers_of_stages() const {
+    std::vector<int> numbers = sizes(world_.num_ranks, models_.student.num_layers);
+    numbers.erase(numbers.begin());  // one
+    return numbers;
+  }
+
+  /// That feed all ranks, of so many stages.
+  std::vector<Candidate> candidates(int stages) const {
     const nn::ModelConfig& student = models_.student;
-    const int ranks = world_.num_ranks;
+    const int ranks = world_.num_ranks / stages;
     std::int64_t heads = most_parts(student);
     if (models_.teacher) heads = std::min(heads, most_parts(*models_.teacher));
     const std::int64_t most_tp = std::min(heads, cluster_.devices_a_node);
@@ -91,21 +127,19 @@ class Search {
         for (const int ep : sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1))) {
           const int dp = ranks / tp / cp;
           const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
-          if (feeds_all && cuts_experts(ep)) found.push_back({layout_text(ranks, cp, tp, ep), tp > 1});
+          if (feeds_all && cuts_experts(ep))
+            found.push_back({.layout = layout_text(world_.num_ranks, stages, cp, tp, ep), .sequence_parallel = tp > 1});
         }
+    if (stages > 1)
+      for (Candidate& candidate : found) candidate.works = {StageWork{.micro_batches = config_.batch.micro_batches}};
     return found;
   }
 
- private:
-  static constexpr std::int64_t least_piece = 1024;  // tokens of a sequence on a rank, below which cp gains nothing
-
-  static int at_least_one(int size) { return std::max(size, 1); }  // 0: a layout does not name the axis
-
-  /// These, and the config's own.
+  /// Those of one stage, and the config's own.
   std::vector<Candidate> tried() const {
-    std::vector<Candidate> all = candidates();
+    std::vector<Candidate> all = candidates(1);
     if (is_automatic(config_)) return all;
-    if (const Candidate own = own_candidate(); std::ranges::find(all, own) == all.end()) all.push_back(own);
+    if (Candidate own = own_candidate(); std::ranges::find(all, own) == all.end()) all.push_back(std::move(own));
     return all;
   }
 
@@ -113,10 +147,10 @@ class Search {
   Candidate own_candidate() const {
     const parallel::Layout own =
         config_.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config_.parallel.layout);
-    const bool sequence_parallel = config_.parallel.sequence_parallel && own.tp > 1;
-    if (own.etp > 1 || own.pp > 1) return {own.text, sequence_parallel};
-    return {layout_text(world_.num_ranks, at_least_one(own.cp), at_least_one(own.tp), at_least_one(own.ep)),
-            sequence_parallel};
+    Candidate candidate{.layout = own.text, .sequence_parallel = config_.parallel.sequence_parallel && own.tp > 1};
+    if (own.pp > 1) candidate.works = {work_of(config_)};
+    if (own.etp <= 1) candidate.layout = layout_text(world_.num_ranks, own.pp, own.cp, own.tp, own.ep);
+    return candidate;
   }
 
   bool cuts_experts(int ep) const {
@@ -124,48 +158,77 @@ class Search {
     return fits(models_.student) && (!models_.teacher || !config_.precision.sharded_teacher || fits(*models_.teacher));
   }
 
-  RunConfig config_of(const Candidate& candidate, bool recompute, Shard shard) const {
-    RunConfig config = config_;
-    config.parallel.layout = candidate.layout;
-    config.parallel.shard = shard;
-    config.parallel.shard_ranks = 0;
-    config.parallel.sequence_parallel = candidate.sequence_parallel;
-    config.train.recompute = recompute;
-    return config;
-  }
-
   /// Without its time.
-  PlannedLayout planned(const Candidate& candidate, bool recompute, Shard shard) const {
-    const RunConfig config = config_of(candidate, recompute, shard);
-    return {candidate.layout, shard, candidate.sequence_parallel, recompute, plan_rank(config, models_, world_)};
+  PlannedLayout planned(PlannedLayout layout) const {
+    layout.plan = plan_rank(under(config_, layout), models_, world_);
+    return layout;
   }
 
   /// Recomputation and sharding; where the layout alone is to be found, from the config's own on.
-  std::vector<std::pair<bool, Shard>> settings_of(const Candidate& candidate) const {
+  std::vector<PlannedLayout> settings_of(const Candidate& candidate) const {
     const std::span<const Shard> shards = shards_of(candidate.layout);
     const bool is_given = is_automatic(config_);
     const Shard own = is_given ? std::min(config_.parallel.shard, shards.back()) : Shard::Nothing;
-    std::vector<std::pair<bool, Shard>> all;
+    std::vector<PlannedLayout> all;
     for (const bool recompute : {false, true})
-      for (const Shard shard : shards)
-        if (shard >= own && (recompute || !(is_given && config_.train.recompute))) all.emplace_back(recompute, shard);
+      for (const Shard shard : shards) {
+        if (shard < own || (!recompute && is_given && config_.train.recompute)) continue;
+        PlannedLayout setting{candidate.layout, shard, candidate.sequence_parallel, recompute};
+        if (candidate.works.empty()) all.push_back(setting);
+        for (const StageWork& work : candidate.works) all.emplace_back(setting).work = work;
+      }
     return all;
   }
 
-  /// Which of them takes the least depends on the model, for what is dealt is gathered again; what stays from step to
-  /// step is least where all is dealt.
+  /// What stays from step to step is least where all is dealt.
+  std::int64_t least_kept(const Candidate& candidate) const {
+    return plan_state(under(config_, settings_of(candidate).back()), models_, world_).kept();
+  }
+  bool may_fit(const Candidate& candidate) const { return cluster_.holds(least_kept(candidate)); }
+
+  /// Which setting takes the least depends on the model, for what is dealt is gathered again.
   std::optional<PlannedLayout> least_that_fits(const Candidate& candidate) const {
-    const auto settings = settings_of(candidate);
-    PlannedLayout last = planned(candidate, settings.back().first, settings.back().second);
-    if (!cluster_.holds(last.plan.memory.kept())) return std::nullopt;
-    for (const auto& setting : settings) {
-      const auto& [recompute, shard] = setting;
-      PlannedLayout found = setting == settings.back() ? std::move(last) : planned(candidate, recompute, shard);
+    for (const PlannedLayout& setting : settings_of(candidate)) {
+      PlannedLayout found = planned(setting);
       if (!cluster_.holds(found.plan.memory.held)) continue;
-      found.time = step_time(config_of(candidate, recompute, shard), models_, found.plan, world_, cluster_);
+      found.time = step_time(under(config_, setting), models_, found.plan, world_, cluster_);
       return found;
     }
     return std::nullopt;
+  }
+
+  /// Of so many stages.
+  std::vector<PlannedLayout> fastest_that_fit(int stages) const {
+    std::vector<std::pair<double, Candidate>> estimated;
+    for (Candidate& candidate : candidates(stages)) {
+      if (!may_fit(candidate)) continue;
+      const RunConfig config = under(config_, settings_of(candidate).front());
+      WorkEstimate fastest = fastest_work(config, models_, world_, cluster_);
+      candidate.works = {std::move(fastest.work), smallest_work(config, world_.num_ranks)};
+      estimated.emplace_back(fastest.seconds, std::move(candidate));
+    }
+    std::ranges::stable_sort(estimated, {}, &std::pair<double, Candidate>::first);
+    std::vector<PlannedLayout> found;
+    for (const auto& [seconds, candidate] : estimated) {
+      if (found.size() == most_of_stages) break;
+      if (auto layout = least_that_fits(candidate)) found.push_back(std::move(*layout));
+    }
+    return found;
+  }
+
+  /// Of any number of stages, what keeps least.
+  std::optional<Candidate> smallest_of_stages() const {
+    std::optional<Candidate> smallest;
+    std::int64_t least = 0;
+    for (const int stages : numbers_of_stages())
+      for (Candidate& candidate : candidates(stages))
+        if (const std::int64_t kept = least_kept(candidate); !smallest || kept < least) {
+          least = kept;
+          smallest = std::move(candidate);
+        }
+    if (smallest)
+      smallest->works = {smallest_work(under(config_, settings_of(*smallest).front()), world_.num_ranks)};
+    return smallest;
   }
 
   /// Nothing is dealt where no ranks hold the same matrices.
@@ -191,17 +254,30 @@ class Search {
 std::string_view name_of(Shard shard) { return shard_names[static_cast<std::size_t>(shard)]; }
 
 std::vector<std::string> PlannedLayout::sets() const {
-  return {"parallel.layout=" + layout, fmt::format("parallel.shard={}", name_of(shard)), "parallel.shard_ranks=0",
-          fmt::format("parallel.sequence_parallel={}", sequence_parallel),
-          fmt::format("train.recompute={}", recompute)};
+  std::vector<std::string> sets = {"parallel.layout=" + layout, fmt::format("parallel.shard={}", name_of(shard)),
+                                   "parallel.shard_ranks=0",
+                                   fmt::format("parallel.sequence_parallel={}", sequence_parallel),
+                                   fmt::format("train.recompute={}", recompute)};
+  if (work) std::ranges::copy(work->sets(), std::back_inserter(sets));
+  return sets;
 }
 
 std::string PlannedLayout::text() const {
   std::string text = layout;
+  if (work) text += ", " + work->text();
   if (shard != Shard::Nothing) text += fmt::format(", shard {}", name_of(shard));
   if (sequence_parallel) text += ", with sequence parallelism";
   if (recompute) text += ", with recompute";
   return text;
+}
+
+RunConfig under(RunConfig config, const PlannedLayout& layout) {
+  config.parallel.layout = layout.layout;
+  config.parallel.shard = layout.shard;
+  config.parallel.shard_ranks = 0;
+  config.parallel.sequence_parallel = layout.sequence_parallel;
+  config.train.recompute = layout.recompute;
+  return layout.work ? with_work(std::move(config), *layout.work) : config;
 }
 
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
@@ -216,7 +292,7 @@ std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedMo
 
 bool feeds_any_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                       const Cluster& cluster) {
-  return !Search(config, models, world, cluster).candidates().empty();
+  return Search(config, models, world, cluster).has_any();
 }
 
 std::optional<PlannedLayout> smallest_layout(const RunConfig& config, const PlannedModels& models,

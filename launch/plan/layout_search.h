@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "launch/plan/step_time.h"
+#include "launch/plan/stage_work.h"
 
 namespace limbeck::launch {
 
@@ -22,20 +22,27 @@ struct PlannedLayout {
   Shard shard = Shard::Nothing;
   bool sequence_parallel = false;
   bool recompute = false;
+  std::optional<StageWork> work = {};  // with pp; without it the config's own is of no effect
   RankPlan plan = {};
   StepTime time = {};
   /// As `limbeck train --set` takes them.
   std::vector<std::string> sets() const;
-  /// "tp2ep2, shard OPTIMIZER, with recompute"
+  /// "tp2ep2, shard OPTIMIZER, with recompute", "pp2, ZERO_BUBBLE, 4 micro-batches"
   std::string text() const;
 };
 
 /// "PARAMETERS", as the config names it.
 std::string_view name_of(Shard shard);
 
+/// The config under that layout: of `parallel` layout, shard and sequence_parallel, and train.recompute; with pp also
+/// what its work says.
+RunConfig under(RunConfig config, const PlannedLayout& layout);
+
 /// Every layout of so many ranks whose tensors are cut within a node and that gives each rank a sequence in each pass,
 /// and the config's own, with the least of sharding and recomputation that lets it fit (where the config's layout is
-/// "auto" from its own on); where two take as long, the one that takes less memory goes before. At most `most` of them.
+/// "auto" from its own on). With pp, of each number of stages the two that are estimated to be the fastest of those that
+/// fit (fastest_work), and no more stages once more of them took longer. Where two take as long, the one that takes less
+/// memory goes before. At most `most` of them.
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most);
 
@@ -43,7 +50,8 @@ std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedMo
 bool feeds_any_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                       const Cluster& cluster);
 
-/// Of the same layouts and settings what takes the least memory of a rank, whether it fits or not, without its time.
+/// Of the same layouts and settings, of those with pp the one whose last stage keeps least, what takes the least memory
+/// of a rank, whether it fits or not, without its time.
 std::optional<PlannedLayout> smallest_layout(const RunConfig& config, const PlannedModels& models,
                                              const PlannedWorld& world, const Cluster& cluster);
 

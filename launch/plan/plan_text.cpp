@@ -122,12 +122,15 @@ std::string layouts_text(const Plan& plan) {
         "{}), "
         "and the config's own does not fit into {:.1f} GiB a device\n",
         ranks, plan.config.batch.sequences_per_step, plan.config.batch.micro_batches, plan.cluster->memory_gib);
-  Rows rows = {{"layout", "sequence parallel", "shard", "recompute", "memory", "step", "tokens/s", "exposed"}};
-  for (const PlannedLayout& l : plan.layouts)
-    rows.push_back({l.layout, l.sequence_parallel ? "yes" : "-",
+  Rows rows = {{"layout", "stages", "sequence parallel", "shard", "recompute", "memory", "step", "tokens/s", "exposed",
+                "waits"}};
+  for (const PlannedLayout& l : plan.layouts) {
+    const auto share = [&](double seconds) { return fmt::format("{:.0f} %", 100 * seconds / l.time.seconds()); };
+    rows.push_back({l.layout, l.work ? l.work->text() : "-", l.sequence_parallel ? "yes" : "-",
                     l.shard == Shard::Nothing ? "-" : std::string(name_of(l.shard)), l.recompute ? "yes" : "-",
                     bytes_text(l.plan.memory.held), time_text(l.time.seconds()), tokens_a_second(plan, l.time),
-                    fmt::format("{:.0f} %", 100 * l.time.exposed / l.time.seconds())});
+                    share(l.time.exposed), l.work ? share(l.time.waits) : "-"});
+  }
   return fmt::format("\nthe fastest that fit into {:.1f} GiB a device:\n", plan.cluster->memory_gib) + aligned(rows, 2);
 }
 

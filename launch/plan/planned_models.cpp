@@ -1,6 +1,5 @@
 #include "launch/plan/planned_models.h"
 
-#include <array>
 #include <utility>
 
 #include "launch/run/matched_rows.h"
@@ -9,27 +8,23 @@
 #include "launch/run/run_models.h"
 
 namespace limbeck::launch {
-namespace {
-
-void check_planned(const RunConfig& config, const char* who) {
+const char* not_planned(const RunConfig& config) {
   const ObjectiveConfig& objective = config.objective;
-  const std::array<std::pair<const char*, bool>, 7> not_planned = {{
-      {"teacher.others", config.teacher && !config.teacher->others.empty()},
-      {"objective.bridge", objective.bridge != Bridge::None},
-      {"objective.control", objective.control != Control::None},
-      {"objective.hidden_states.projector", objective.hidden_states.projector},
-      {"student_init.vocabulary_count", config.student_init && config.student_init->vocabulary_count > 0},
-      {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
-      {"train.cuda_graph", config.train.cuda_graph},
-  }};
-  for (const auto& [field, is_given] : not_planned)
-    if (is_given) core::fail_usage("{}: {} is given, which is not planned, expected a config without it", who, field);
+  for (const auto& [field, is_given] :
+       {std::pair("teacher.others", config.teacher && !config.teacher->others.empty()),
+        {"objective.bridge", objective.bridge != Bridge::None},
+        {"objective.control", objective.control != Control::None},
+        {"objective.hidden_states.projector", objective.hidden_states.projector},
+        {"student_init.vocabulary_count", config.student_init && config.student_init->vocabulary_count > 0},
+        {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
+        {"train.cuda_graph", config.train.cuda_graph}})
+    if (is_given) return field;
+  return nullptr;
 }
 
-}  // namespace
-
 PlannedModels planned_models(const RunConfig& config, const Log& log, const char* who) {
-  check_planned(config, who);
+  if (const char* field = not_planned(config))
+    core::fail_usage("{}: {} is given, which is not planned, expected a config without it", who, field);
   const RunConfig found = with_paths_found(config);
   const auto opened = [](const std::string& path) {
     return path.empty() ? ModelSource() : open_model(path, data::Checkpoint::Verify::Sizes);

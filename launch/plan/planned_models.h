@@ -22,6 +22,9 @@ struct PlannedModels {
   std::shared_ptr<const data::Tokenizer> tokenizer = {};
 };
 
+/// The field of a config that is not planned; null where all of it is.
+const char* not_planned(const RunConfig& config);
+
 /// Reads what describes the models and the tokenizer, no weights and no text. Throws a UsageError where the config has
 /// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, projectors,
 /// fewer tokens; that error begins with `who` asks. And as a run does where they cannot read its text.

@@ -111,9 +111,11 @@ PassBytes bytes_of(const RunConfig& config, const RankPlan& plan) {
 bool is_of_stages(const parallel::ExchangeCount& traffic) { return traffic.operation == "send"; }
 
 /// Whether an exchange runs beside the passes: reductions of gradients, layers' values that are dealt, keys that go
-/// round; what stages send, which their schedule's time has.
-bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config) {
+/// round; what stages send, which their schedule's time has. `by_cores`: it is made by the cores that compute, which it
+/// keeps from the passes then.
+bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config, bool by_cores) {
   if (is_of_stages(traffic)) return true;
+  if (by_cores) return false;
   if (traffic.group == "cp") return traffic.operation == "all_to_all";
   const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
   return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
@@ -139,7 +141,8 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   double sent = 0;              // of one stage to another, a call
   for (const parallel::ExchangeCount& t : plan.traffic) {
     const ClusterLink& link = cluster.link_of(t.ranks);
-    ExchangeTime exchange{.between_nodes = &link == &cluster.between, .is_hidden = runs_beside(t, config)};
+    ExchangeTime exchange{.between_nodes = &link == &cluster.between};
+    exchange.is_hidden = runs_beside(t, config, !cluster.is_gpu && !exchange.between_nodes);
     const double seconds_a_call = link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(t.ranks.size())));
     const auto calls = static_cast<double>(t.calls);
     exchange.seconds = calls * seconds_a_call + (link.gb_s > 0 ? static_cast<double>(t.bytes) / (link.gb_s * 1e9) : 0);

@@ -112,15 +112,18 @@ std::optional<ModelLoad> model_load(const nn::ModelConfig& model, const std::vec
   return result;
 }
 
-std::optional<std::string> starved_warning(const std::optional<ModelLoad>& load) {
+std::optional<std::string> starved_warning(const std::optional<ModelLoad>& load, bool experts_choose) {
   constexpr double least_share = 20;  // an expert of so many is without any once in e^20 samples
   if (!load || load->num_starved == 0 || load->even_share < least_share) return std::nullopt;
   return fmt::format(
       "{} of {} experts starve, in layer{} {}: each takes less than {:.0f} % of an even share of the held-out tokens. "
       "Slower routers stay even: a smaller rate_factor in optimizer.groups {{ pattern: \"*.router.weight\" "
-      "rate_factor: 0.1 }}; a greater moe_loss.balance_weight helps at a cost",
+      "rate_factor: 0.1 }}; {}",
       load->num_starved, load->num_experts, load->starved_layers.size() == 1 ? "" : "s",
-      fmt::join(load->starved_layers, ", "), 100 * starved_below);
+      fmt::join(load->starved_layers, ", "), 100 * starved_below,
+      experts_choose ? "so do last steps in which tokens choose: --resume --set routing.expert_choice=false --set "
+                       "moe_loss.balance_weight=0.01"
+                     : "a greater moe_loss.balance_weight helps at a cost");
 }
 
 }  // namespace limbeck::launch

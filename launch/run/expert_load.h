@@ -92,8 +92,9 @@ struct ModelLoad {
 /// `assignments`: as LoadCounter gives them. Nothing of a dense model.
 std::optional<ModelLoad> model_load(const nn::ModelConfig& model, const std::vector<std::vector<double>>& assignments);
 
-/// What is wrong and what helps, one line that names the layers. Nothing where no expert starves, and where the sample
-/// is so small that one of an even load may be without tokens by chance.
-std::optional<std::string> starved_warning(const std::optional<ModelLoad>& load);
+/// What is wrong and what helps, one line that names the layers; `experts_choose`: routing.expert_choice, beside which
+/// there is no balance loss. Nothing where no expert starves, and where the sample is so small that one of an even load
+/// may be without tokens by chance.
+std::optional<std::string> starved_warning(const std::optional<ModelLoad>& load, bool experts_choose);
 
 }  // namespace limbeck::launch

@@ -35,7 +35,7 @@ std::int64_t adapters_of_all_stages(const Rank& rank, nn::Adapters& adapters) {
 
 }  // namespace
 
-Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
+Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log, const BeforeModels& before_models)
     : rank(rank_of_session), config(std::move(run_config)), found(with_paths_found(config)) {
   if (config.output.started_in.empty()) config.output.started_in = std::filesystem::current_path().string();
   if (names_teacher()) teacher_source_ = open_teacher(found.teacher->source, config.teacher->source, log);
@@ -78,9 +78,11 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (config.objective.preference && teacher_lacks_tokens())
     fail_usage("teacher.source is {}, which lacks tokens of data.tokenizer, expected a reference that has all",
                config.teacher->source);
+  const bool asks_teacher = names_like_teacher() && config.teacher->cache.empty();
+  if (before_models) before_models(*this, architecture, asks_teacher ? &teacher_source_.config : nullptr);
   if (names_like_teacher()) {
     // A cache stands in its place, but for a student that is cut from it.
-    if (config.teacher->cache.empty() || config.student_init)
+    if (asks_teacher || config.student_init)
       load_teachers(architecture.vocabulary, log);
     else
       know_teacher(architecture.vocabulary);

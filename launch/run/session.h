@@ -5,6 +5,7 @@
 //     session.student->load(checkpoint);             // or on from a checkpoint
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,8 +40,12 @@ struct BaseModel {
 
 class Session {
  public:
+  /// Collective: who hears of the student, and of the teacher that runs beside it (or null), before either is made.
+  using BeforeModels =
+      std::function<void(const Session&, const nn::ModelConfig& student, const nn::ModelConfig* teacher)>;
+
   /// Collective: opens (at first use: makes) the token file and the models, without weights for the student.
-  Session(Rank& rank, RunConfig config, const Log& log);
+  Session(Rank& rank, RunConfig config, const Log& log, const BeforeModels& before_models = {});
 
   /// Whether the student learns from a teacher, one that runs or its cache.
   bool distils() const { return teacher != nullptr || bridge != nullptr || runs_elsewhere(); }

@@ -368,7 +368,9 @@ bool Trainer::evaluate(nlohmann::ordered_json& line) {
   if (measured.held_out.choice) choice_kl_ = measured.held_out.choice->kl;
   line.update(launch::to_json(measured));
   for (const std::string& said : to_lines(measured)) log_->info("step {}: {}", steps_done(), said);
-  if (const auto warning = starved_warning(measured.held_out.load); warning && !std::exchange(has_warned_, true))
+  const std::optional<std::string> warning =
+      starved_warning(measured.held_out.load, session_.config.routing.expert_choice);
+  if (warning && !std::exchange(has_warned_, true))
     log_->warn("step {}: {}", steps_done(), *warning);
   const std::string& figure = session_.config.train.keep_best;
   return !figure.empty() && offer(best_, figure, steps_done(), measured, evaluations_.is_regular(figure, steps_done()));

@@ -28,6 +28,11 @@ class AutomaticLayout : public ::testing::Test {
     }
     return "";
   }
+  void cut_data_alone() {
+    models.student.num_layers = 1;
+    models.student.moe.num_experts = 3;  // which two ranks do not divide
+    config.model->architecture = models.student;
+  }
   /// Bytes that a rank takes under given settings.
   std::int64_t need(const std::string& layout, Shard shard, bool recompute) const {
     RunConfig given = config;
@@ -67,9 +72,9 @@ TEST_F(AutomaticLayout, IsTheFirstThatIsPlanned) {
   EXPECT_FALSE(is_automatic(taken));
 }
 
-// One head, so only data is cut, or experts: which of the two the memory says, then how far state is dealt.
+// One head, one layer and three experts, so only data is cut: the memory says how far state is dealt.
 TEST_F(AutomaticLayout, GoesByMemory) {
-  models.student.moe.num_experts = config.model->architecture.moe.num_experts = 3;  // which two ranks do not divide
+  cut_data_alone();
   cluster.memory_gib = 1.5;
   EXPECT_EQ(chosen().text(), "dp2");
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); };
@@ -83,7 +88,7 @@ TEST_F(AutomaticLayout, GoesByMemory) {
 }
 
 TEST_F(AutomaticLayout, NamesTheSmallestNeed) {
-  models.student.moe.num_experts = config.model->architecture.moe.num_experts = 3;
+  cut_data_alone();
   cluster.memory_gib = 0.001;
   std::int64_t least = need("dp2", Shard::Nothing, false);
   for (const bool recompute : {false, true})

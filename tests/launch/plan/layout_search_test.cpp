@@ -5,6 +5,10 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+
+#include "launch/run/run_config.h"
+#include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
 namespace {
@@ -44,17 +48,17 @@ batch { sequences_per_step: 4 }
 // Sequences of 32 tokens are not cut.
 TEST_F(LayoutSearch, TriesEveryLayoutThatFits) {
   const std::vector<PlannedLayout> found = search();
-  EXPECT_THAT(layouts(found), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2"));
+  EXPECT_THAT(layouts(found), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));
   EXPECT_TRUE(std::ranges::is_sorted(found, {}, [](const PlannedLayout& l) { return l.time.seconds(); }));
   for (const PlannedLayout& l : found) EXPECT_EQ(l.shard, Shard::Nothing) << l.layout;
   EXPECT_EQ(search(1).size(), 1U);
   // dp2, which is the config's own, leaves a rank without a sequence.
   config.batch.sequences_per_step = 1;
-  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "tp2ep2"));
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "tp2ep2", "pp2"));
   config.parallel.layout = "ep2tp2";
-  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2", "tp2ep2"));
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2", "tp2ep2", "pp2"));
   config.parallel.sequence_parallel = true;
-  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2"));
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2", "pp2"));
 }
 
 TEST_F(LayoutSearch, SetsAllThatDividesAStep) {
@@ -69,31 +73,153 @@ TEST_F(LayoutSearch, GivesNothingThatDoesNotFit) {
   EXPECT_TRUE(search().empty());
 }
 
-// Two layers of 67 M values each: what PARAMETERS gathers for both at once is more than GRADIENTS keeps.
-TEST_F(LayoutSearch, FindsTheOneShardingThatFits) {
-  nn::ModelConfig& student = models.student;
-  student.moe = {};
-  student.width = 2048;
-  student.mlp_width = 8192;
-  student.num_heads = student.num_kv_heads = 16;
-  student.head_width = 128;
-  cluster.devices_a_node = 1;  // no tp
-  std::map<Shard, std::int64_t> least;
-  for (const Shard shard : {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters})
-    for (const bool recompute : {false, true}) {
-      config.parallel.shard = shard;
-      config.train.recompute = recompute;
-      const std::int64_t held = plan_rank(config, models, {.num_ranks = 2}).memory.held;
-      least[shard] = least.contains(shard) ? std::min(least[shard], held) : held;
-    }
+class LargeLayers : public LayoutSearch {
+ protected:
+  /// Two layers of 67 M values each, which tp does not cut: there is a device a node.
+  LargeLayers() {
+    nn::ModelConfig& student = models.student;
+    student.moe = {};
+    student.width = 2048;
+    student.mlp_width = 8192;
+    student.num_heads = student.num_kv_heads = 16;
+    student.head_width = 128;
+    cluster.devices_a_node = 1;
+  }
+  /// Bytes that dp2 takes by each sharding, with or without recomputation, whichever is less.
+  std::map<Shard, std::int64_t> needs_of_data() const {
+    std::map<Shard, std::int64_t> least;
+    RunConfig given = config;
+    for (const Shard shard : {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters})
+      for (const bool recompute : {false, true}) {
+        given.parallel.shard = shard;
+        given.train.recompute = recompute;
+        const std::int64_t held = plan_rank(given, models, {.num_ranks = 2}).memory.held;
+        least[shard] = least.contains(shard) ? std::min(least[shard], held) : held;
+      }
+    return least;
+  }
+  std::optional<PlannedLayout> find(const std::string& layout) const {
+    std::vector<PlannedLayout> all = search();
+    const auto found = std::ranges::find(all, layout, &PlannedLayout::layout);
+    return found == all.end() ? std::nullopt : std::optional(std::move(*found));
+  }
+};
+
+constexpr double gib = 1 << 30;
+
+// What PARAMETERS gathers for both layers at once is more than GRADIENTS keeps.
+TEST_F(LargeLayers, OneShardingFits) {
+  std::map<Shard, std::int64_t> least = needs_of_data();
   std::int64_t others = INT64_MAX;
   for (const auto& [shard, held] : least)
     if (shard != Shard::Gradients) others = std::min(others, held);
   ASSERT_LT(least[Shard::Gradients], others);
-  cluster.memory_gib = static_cast<double>(least[Shard::Gradients] + others) / 2 / (1 << 30);
-  const std::vector<PlannedLayout> found = search();
-  ASSERT_THAT(layouts(found), ::testing::ElementsAre("dp2"));
-  EXPECT_EQ(found.front().shard, Shard::Gradients);
+  cluster.memory_gib = static_cast<double>(least[Shard::Gradients] + others) / 2 / gib;
+  const std::optional<PlannedLayout> found = find("dp2");
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->shard, Shard::Gradients);
+}
+
+// A stage keeps a layer, 16 bytes a value with AdamW's state; dp2 has all values beside a share of the rest, or gathers
+// them.
+TEST_F(LargeLayers, StagesFitWhereNothingElseDoes) {
+  cluster.memory_gib = 64;
+  const std::optional<PlannedLayout> staged = find("pp2");
+  ASSERT_TRUE(staged);
+  const MemoryParts& memory = staged->plan.memory;
+  const double values = 4 * 2048 * 2048 + 3 * 2048 * 8192,
+               state = static_cast<double>(memory.parameters + memory.gradients + memory.optimizer);
+  EXPECT_NEAR(state, 16 * values, 0.03 * state);
+  std::int64_t others = INT64_MAX;
+  for (const auto& [shard, held] : needs_of_data()) others = std::min(others, held);
+  ASSERT_LT(staged->plan.memory.held, others);
+  cluster.memory_gib = static_cast<double>(staged->plan.memory.held + others) / 2 / gib;
+  EXPECT_THAT(layouts(search()), ::testing::ElementsAre("pp2"));
+  cluster.memory_gib = 0.5;
+  EXPECT_TRUE(search().empty());
+  EXPECT_EQ(smallest_layout(config, models, {.num_ranks = 2}, cluster)->layout, "pp2");
+}
+
+// Two stages, with all else dealt over the others, and gatherings of layers take more than a layer a rank.
+TEST_F(LargeLayers, MoreStagesAreTriedUntilTheyFit) {
+  models.student.num_layers = 4;
+  const PlannedWorld world{.num_ranks = 4};
+  config.batch.micro_batches = 4;
+  config.parallel.layout = "pp4";
+  const std::int64_t need = plan_rank(config, models, world).memory.held;
+  config.parallel.layout.clear();
+  config.batch.micro_batches = 1;
+  cluster.memory_gib = 1.1 * static_cast<double>(need) / gib;
+  EXPECT_THAT(layouts(best_layouts(config, models, world, cluster, 10)), ::testing::ElementsAre("pp4"));
+}
+
+// Products are divided over ranks either way, and exchanges hidden; stages wait for each other.
+TEST_F(LargeLayers, StagesAreNotFasterOnOneNode) {
+  cluster.devices_a_node = 2;
+  cluster.memory_gib = 64;
+  cluster.inside = {.gb_s = 1000, .latency_us = 1};
+  cluster.float32_tflops = 0.01;  // so that the optimizer, of which a stage does half, is nothing
+  models.student.num_kv_heads = models.student.num_heads = 1;
+  models.student.head_width = 2048;
+  const std::optional<PlannedLayout> data = find("dp2"), staged = find("pp2");
+  ASSERT_TRUE(data && staged);
+  EXPECT_LT(data->time.seconds(), staged->time.seconds());
+  EXPECT_EQ(search(1).front().layout, "dp2");
+  EXPECT_GT(staged->time.waits, 0);
+  // A stage of two, with two micro-batches and more, waits for one of them at most.
+  EXPECT_LT(staged->time.seconds(), 1.5 * data->time.seconds());
+}
+
+// Of gradients dp2 sends 4 bytes a value, a stage of streams and their gradients 4 bytes a channel of a token each.
+TEST_F(LargeLayers, StagesSendLeastBetweenSlowNodes) {
+  cluster.nodes = 2;
+  cluster.memory_gib = 64;
+  cluster.between = {.gb_s = 0.1, .latency_us = 20};
+  const PlannedWorld world{.num_ranks = 2, .ranks_a_node = 1};
+  const std::vector<PlannedLayout> found = best_layouts(config, models, world, cluster, 10);
+  ASSERT_THAT(layouts(found), ::testing::ElementsAre("pp2", "dp2"));
+  const double values = static_cast<double>(nn::count_parameters(models.student).total);
+  EXPECT_GT(found[1].time.seconds(), 4 * values / 0.1e9);
+  EXPECT_LT(found[0].time.seconds(), 0.5 * found[1].time.seconds());
+}
+
+// One sequence a pass for each rank, of as many passes as divide the step, unless the balance loss counts all of it.
+TEST_F(LayoutSearch, StagesHaveMicroBatchesThatDivideTheStep) {
+  config.batch.sequences_per_step = 12;
+  const auto micro_batches = [&] {
+    config.parallel.layout = "pp2";
+    std::vector<std::int64_t> all;
+    for (const StageWork& work : tried_work(config, models, 2)) all.push_back(work.micro_batches);
+    all.erase(std::ranges::unique(all).begin(), all.end());
+    return all;
+  };
+  EXPECT_THAT(micro_batches(), ::testing::ElementsAre(1, 2, 4, 6));
+  config.batch.micro_batches = 3;
+  EXPECT_THAT(micro_batches(), ::testing::ElementsAre(3, 4, 6));
+  EXPECT_EQ(smallest_work(config, 2).micro_batches, 6);
+  config.batch.micro_batches = 1;
+  config.moe_loss.balance_scope = nn::BalanceScope::GlobalBatch;
+  EXPECT_THAT(micro_batches(), ::testing::ElementsAre(1));
+}
+
+// By the settings that it names: its memory and its time are those that a plan of them has.
+TEST_F(LayoutSearch, RowsAreWhatPlansOfTheirSettingsSay) {
+  config.parallel.stages = {1, 1};  // of another layout than those that are tried
+  const testing::TemporaryFolder folder;
+  testing::write_file(folder / "c.textproto", to_textproto(config));
+  const PlannedWorld world{.num_ranks = 4, .ranks_a_node = 2};
+  cluster.nodes = 2;
+  cluster.between = {.gb_s = 1, .latency_us = 20};
+  const std::vector<PlannedLayout> found = best_layouts(config, models, world, cluster, 100);
+  EXPECT_EQ(std::ranges::count_if(found, [](const PlannedLayout& l) { return l.work.has_value(); }), 2);
+  for (const PlannedLayout& row : found) {
+    SCOPED_TRACE(row.text());
+    EXPECT_EQ(row.work.has_value(), row.layout.starts_with("pp"));
+    const RunConfig given = load_given_config({folder / "c.textproto"}, row.sets());
+    const RankPlan plan = plan_rank(given, models, world);
+    EXPECT_EQ(plan.memory.held, row.plan.memory.held);
+    EXPECT_DOUBLE_EQ(step_time(given, models, plan, world, cluster).seconds(), row.time.seconds());
+  }
 }
 
 }  // namespace

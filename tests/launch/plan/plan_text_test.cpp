@@ -12,7 +12,7 @@ using ::testing::Not;
 /// Of two ranks on devices of so much memory.
 Plan plan_on(double memory_gib, int sequences_a_step) {
   RunConfig config = parse_config(R"(
-model { vocabulary: 300 width: 64 num_layers: 2 num_heads: 4 num_kv_heads: 1 mlp_width: 64 max_positions: 64 }
+model { vocabulary: 300 width: 128 num_layers: 1 num_heads: 4 num_kv_heads: 1 mlp_width: 64 max_positions: 64 }
 data { text: "t" tokenizer: "bytes" sequence_length: 32 }
 train { steps: 10 }
 )",
@@ -41,13 +41,27 @@ TEST(PlanText, SaysWhetherTheRunFits) {
   EXPECT_EQ(plan_json(too_large).at("fits"), false);
 }
 
-// One key/value head is not cut over tp, so that dp2 alone is left, which one sequence does not feed.
+// One key/value head is not cut over tp, one layer not over pp, so that dp2 alone is left, which one sequence does not
+// feed.
 TEST(PlanText, SaysWhyNoLayoutIsThere) {
   EXPECT_THAT(plan_text(plan_on(0.001, 4)), HasSubstr("\nno layout of 2 ranks fits into 0.0 GiB a device\n"));
   EXPECT_THAT(plan_text(plan_on(0.001, 1)),
               HasSubstr("no layout of 2 ranks gives each a sequence in each pass (batch.sequences_per_step is 1, "
                         "batch.micro_batches 1), and the config's own does not fit into 0.0 GiB"));
   EXPECT_THAT(plan_text(plan_on(8, 1)), HasSubstr("the fastest that fit into 8.0 GiB a device:\n"));
+}
+
+TEST(PlanText, SaysHowStagesWork) {
+  Plan plan = plan_on(8, 4);
+  PlannedLayout& layout = plan.layouts.front();
+  layout.layout = "pp2";
+  layout.work = StageWork{.schedule = PipelineKind::ZeroBubble, .chunks = 2, .micro_batches = 8};
+  layout.time.waits = layout.time.seconds();  // half of what it is then
+  EXPECT_THAT(plan_text(plan),
+              ::testing::ContainsRegex("\n *pp2 +ZERO_BUBBLE, 2 chunks, 8 micro-batches +- .* 50 %"));
+  EXPECT_THAT(plan_json(plan)["layouts"][0]["set"].get<std::vector<std::string>>(),
+              ::testing::IsSupersetOf({"parallel.schedule=ZERO_BUBBLE", "parallel.chunks=2", "parallel.stages=[]",
+                                       "batch.micro_batches=8"}));
 }
 
 }  // namespace

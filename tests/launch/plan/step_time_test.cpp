@@ -121,6 +121,7 @@ TEST_F(StepTimeTest, ExchangesGoByTheirLink) {
 
 // The last of four sums is left when the passes end; of longer ones what two thirds of the passes do not hide.
 TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
+  cluster.is_gpu = true;
   const StepTime brief = time({{"dp gradients", "all_reduce", {0, 1}, 4, 0}}, config());
   EXPECT_TRUE(brief.by_traffic[0].is_hidden);
   // The optimizer's 500 values of 4 bytes, 8 times, come behind the sums.
@@ -148,6 +149,20 @@ TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
   RunConfig dealt = config();
   dealt.parallel.shard = Shard::Parameters;
   EXPECT_TRUE(time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, dealt).by_traffic[0].is_hidden);
+}
+
+// Within a machine the cores that compute add up what they sum; between machines a wire carries it.
+TEST_F(StepTimeTest, CoresAddUpInTheirOwnTime) {
+  const parallel::ExchangeCount inside{"dp gradients", "all_reduce", {0, 1}, 4, 0},
+      between{"dp gradients", "all_reduce", {0, 2}, 4, 0};
+  EXPECT_NEAR(time({inside}, config()).exposed, 0.004, 1e-12);
+  EXPECT_FALSE(time({inside}, config()).by_traffic[0].is_hidden);
+  given_bytes = 100'000'000;  // passes of 0.3 s
+  EXPECT_NEAR(time({between}, config()).exposed, 0.002, 1e-12);
+  EXPECT_TRUE(time({between}, config()).by_traffic[0].is_hidden);
+  EXPECT_NEAR(time({inside}, config()).exposed, 0.004, 1e-12);
+  cluster.is_gpu = true;
+  EXPECT_NEAR(time({inside}, config()).exposed, 0.001, 1e-12);
 }
 
 // Weights, gradients and the optimizer's state are at the memory's rate, tensors three times at that of kernels.

@@ -88,16 +88,23 @@ TEST(ModelLoad, AnExpertStarvesBelowATwentiethOfAnEvenShare) {
 }
 
 TEST(ModelLoad, AWarningNamesTheLayersAndTheRemedy) {
-  const auto warning = starved_warning(model_load(model_of(4, {1}), {{20, 20, 20, 20}, {80, 0, 0, 0}, {50, 30, 0, 0}}));
+  const auto warning =
+      starved_warning(model_load(model_of(4, {1}), {{20, 20, 20, 20}, {80, 0, 0, 0}, {50, 30, 0, 0}}), false);
   ASSERT_TRUE(warning);
   EXPECT_THAT(*warning, ::testing::HasSubstr("5 of 12 experts starve, in layers 2, 3: "));
   EXPECT_THAT(*warning, ::testing::HasSubstr("optimizer.groups"));
   EXPECT_EQ(warning->find('\n'), std::string::npos);
-  EXPECT_THAT(*starved_warning(model_load(model_of(1, {}), {{80, 0, 0, 0}})), ::testing::HasSubstr("in layer 0: "));
+  EXPECT_THAT(*warning, ::testing::HasSubstr("balance_weight helps"));
+  const std::optional<ModelLoad> one_layer = model_load(model_of(1, {}), {{80, 0, 0, 0}});
+  EXPECT_THAT(*starved_warning(one_layer, false), ::testing::HasSubstr("in layer 0: "));
+  // Where experts choose the balance loss is refused, until tokens do.
+  EXPECT_THAT(*starved_warning(one_layer, true),
+              ::testing::AllOf(::testing::HasSubstr("routing.expert_choice=false --set moe_loss.balance_weight="),
+                               ::testing::Not(::testing::HasSubstr("balance_weight helps"))));
   // Nothing to say: none starves, so few tokens that it may be chance, no experts.
-  EXPECT_FALSE(starved_warning(model_load(model_of(1, {}), {{20, 20, 20, 20}})));
-  EXPECT_FALSE(starved_warning(model_load(model_of(1, {}), {{76, 0, 0, 0}})));
-  EXPECT_FALSE(starved_warning(std::nullopt));
+  EXPECT_FALSE(starved_warning(model_load(model_of(1, {}), {{20, 20, 20, 20}}), false));
+  EXPECT_FALSE(starved_warning(model_load(model_of(1, {}), {{76, 0, 0, 0}}), false));
+  EXPECT_FALSE(starved_warning(std::nullopt, false));
 }
 
 }  // namespace

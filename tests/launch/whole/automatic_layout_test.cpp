@@ -59,7 +59,7 @@ TEST(AutomaticLayouts, AreRefusedInOneLine) {
            std::pair{"train tiny.textproto --out run --set parallel.shard=OPTIMIZER --set parallel.shard_ranks=2",
                      "parallel.shard_ranks is given with parallel.layout auto"},
            {"train tiny.textproto --out run --set batch.sequences_per_step=1 --set model.num_heads=1 --set "
-            "model.num_kv_heads=1",
+            "model.num_kv_heads=1 --set model.num_layers=1",
             "gives each a sequence in each of its passes"},
            {"train tiny.textproto --out run --set model.width=60000 --set model.moe.expert_width=400000 --set "
             "model.head_width=8 --set model.num_layers=40",

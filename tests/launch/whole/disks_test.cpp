@@ -143,6 +143,7 @@ TEST(Saving, WithoutRoomForACopyStepsWait) {
                             folder.path().string(), folder.command("train tiny.textproto --steps 9 --out run", 2)));
   EXPECT_EQ(run.code, 0) << run.output;
   EXPECT_EQ(run.lines_with("steps wait while a checkpoint is written").size(), 1U) << run.output;
+  EXPECT_EQ(run.lines_with("a rank is planned to take ").size(), 1U) << run.output;
   EXPECT_THAT(checkpoints_of(folder, "run"), ElementsAre("step_4", "step_8", "step_9"));
 }
 

@@ -1,0 +1,29 @@
+// What is said before a run makes its models where they, or its steps, will not fit into memory: where that ends, the
+// system ends a rank and says nothing.
+//
+//     Session session(rank, config, log, [&](const auto& of, const auto& student, const auto* teacher) {
+//       warn_of_memory(of, student, teacher, log);
+//     });
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "launch/plan/imagined_run.h"
+#include "launch/run/session.h"
+
+namespace limbeck::launch {
+
+/// One line where a rank is planned to take more than `may_take` bytes at a step's peak. Its state is planned first
+/// (plan_state), and its steps too where that is more than a twentieth of these bytes. Nothing of a config that is not
+/// planned (planned_models.h), and of one that a run refuses.
+std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,
+                                          const PlannedWorld& world, std::int64_t may_take);
+
+/// Collective: warns by what is available (memory_of_rank_here) on the machine that has least for each of its ranks.
+/// The models are as Session::BeforeModels has them.
+void warn_of_memory(const Session& session, const nn::ModelConfig& student, const nn::ModelConfig* teacher,
+                    const Log& log);
+
+}  // namespace limbeck::launch
