@@ -194,7 +194,7 @@ class Study:
         for folder in (KNOWN, self.out / "results"):
             for path in sorted(folder.glob(f"{arm}_[0-9]*.json")):
                 result = json.loads(path.read_text())
-                if result["arm"] == arm and result["settings"] == self.settings(arm) and result["reference_steps"] == self.args.steps:
+                if result["arm"] == arm and result.get("settings") == self.settings(arm) and result.get("reference_steps") == self.args.steps:
                     known[result["seed"]] = result
         return known
 

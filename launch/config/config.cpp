@@ -404,12 +404,14 @@ void check_for_train(const RunConfig& config) {
                                     std::pair("attention.weight", objective.attention.weight),
                                     std::pair("feed_forward.weight", objective.feed_forward.weight)})
     if (value > 0) fail_usage("train: objective.{} is {}, expected 0 without a teacher", name, value);
+  const bool is_of_run = !config.output.started_in.empty();  // whose teacher may have been taken away
   for (const auto& [name, is_given] :
        {std::pair("divergence", objective.divergence != kernels::Divergence::ForwardKl),
         std::pair("control", objective.control != Control::None), std::pair("bridge", objective.bridge != Bridge::None),
-        std::pair("sampled_text", objective.sampled_text.has_value()),
-        std::pair("cross_entropy_weight", objective.cross_entropy_weight != ObjectiveConfig{}.cross_entropy_weight),
-        std::pair("temperature", objective.temperature != ObjectiveConfig{}.temperature),
+        std::pair("sampled_text", !is_of_run && objective.sampled_text.has_value()),
+        std::pair("cross_entropy_weight",
+                  !is_of_run && objective.cross_entropy_weight != ObjectiveConfig{}.cross_entropy_weight),
+        std::pair("temperature", !is_of_run && objective.temperature != ObjectiveConfig{}.temperature),
         std::pair("final_cross_entropy_weight", objective.final_cross_entropy_weight.has_value()),
         std::pair("final_temperature", objective.final_temperature.has_value())})
     if (is_given) fail_usage("train: objective.{} is given, expected none without a teacher", name);

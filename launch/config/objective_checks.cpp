@@ -9,6 +9,14 @@ using core::fail_usage;
 
 namespace {
 
+/// What a run wrote down before some fields could be left out, or a mix of 0 be given: there 0 stood for none.
+void read_older_record(RunConfig& config, const ParsedConfig& parsed) {
+  if (config.output.started_in.empty() || parsed.places.contains("precision.float32_teacher")) return;
+  ObjectiveConfig& c = config.objective;
+  if (c.mix == 0) c.mix.reset();
+  if (c.sampled_text && c.sampled_text->mix == 0) c.sampled_text->mix.reset();
+}
+
 void check_sampled_text(RunConfig& config, const ParsedConfig& parsed) {
   std::optional<SampledTextConfig>& sampled = config.objective.sampled_text;
   if (!sampled || sampled->fraction > 0) return;
@@ -122,8 +130,9 @@ void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
 }  // namespace
 
 void check_parts_of_objective(RunConfig& config, const ParsedConfig& parsed) {
+  read_older_record(config, parsed);
   check_sampled_text(config, parsed);
-  check_unused(config.objective, parsed);
+  if (config.output.started_in.empty()) check_unused(config.objective, parsed);
   check_cached_objective(config, parsed);
   check_pairs(config, parsed);
   check_bridge(config, parsed);

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
-#include <set>
 
 #include "launch/console/numbers.h"
 
@@ -58,29 +56,11 @@ std::vector<AxisCommunication> communication_of(const Traffic& sum, std::int64_t
 }
 
 std::vector<AxisCommunication> communication_of(const RunRecord& record) {
-  std::set<double> steps;  // at which anything was exchanged
-  double steps_a_point = 1;
-  for (const auto& [axis, traffic] : record.traffic) {
-    steps.insert(traffic.exposed_s.steps.begin(), traffic.exposed_s.steps.end());
-    steps_a_point = static_cast<double>(traffic.exposed_s.values_a_point);
-  }
-  double seconds = 0, before = 0;
-  if (const auto found = record.series.find("seconds"); found != record.series.end())
-    for (std::size_t i = 0; i < found->second.values.size(); ++i) {
-      const double after = found->second.values[i];
-      if (steps.contains(found->second.steps[i])) seconds += after - before;
-      before = after;
-    }
-  const auto sum = [steps_a_point](const Series& s) {
-    return steps_a_point * std::accumulate(s.values.begin(), s.values.end(), 0.0);
-  };
   std::vector<AxisCommunication> axes;
   for (const auto& [axis, traffic] : record.traffic)
-    axes.push_back(mean_of({.axis = axis,
-                            .inside = sum(traffic.inside),
-                            .across = sum(traffic.across),
-                            .exposed_s = sum(traffic.exposed_s)},
-                           std::max(1.0, steps_a_point * static_cast<double>(steps.size())), seconds));
+    axes.push_back(
+        mean_of({.axis = axis, .inside = traffic.inside, .across = traffic.across, .exposed_s = traffic.waited_s},
+                static_cast<double>(std::max<std::int64_t>(1, record.traffic_steps)), record.traffic_seconds));
   return axes;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -57,17 +58,26 @@ void add_ends(Columns& columns, const RunResults& run) {
 
 /// Over the layers of each step: least, mean and greatest of a figure of the expert load.
 void add_over_layers(Columns& columns, const RunRecord& record, const std::string& name, Series LayerLoad::*field) {
-  std::map<double, std::vector<double>> by_step;
-  for (const auto& [layer, load] : record.loads)
-    for (std::size_t i = 0; i < (load.*field).values.size(); ++i)
-      by_step[(load.*field).steps[i]].push_back((load.*field).values[i]);
-  for (const auto& [step, values] : by_step) {
-    const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  struct Layers {
+    std::vector<double> values;
+    double low = std::numeric_limits<double>::infinity(), high = -low;
+  };
+  std::map<double, Layers> by_step;
+  for (const auto& [layer, load] : record.loads) {
+    const Series& series = load.*field;
+    for (std::size_t i = 0; i < series.values.size(); ++i) {
+      Layers& layers = by_step[series.steps[i]];
+      layers.values.push_back(series.values[i]);
+      layers.low = std::min(layers.low, series.low.empty() ? series.values[i] : series.low[i]);
+      layers.high = std::max(layers.high, series.high.empty() ? series.values[i] : series.high[i]);
+    }
+  }
+  for (const auto& [step, layers] : by_step) {
     double sum = 0;
-    for (const double value : values) sum += value / static_cast<double>(values.size());
-    columns[name + ".low"].add(step, *low);
+    for (const double value : layers.values) sum += value / static_cast<double>(layers.values.size());
+    columns[name + ".low"].add(step, layers.low);
     columns[name].add(step, sum);
-    columns[name + ".high"].add(step, *high);
+    columns[name + ".high"].add(step, layers.high);
   }
 }
 

@@ -90,7 +90,7 @@ std::string speed_cards(const RunResults& run) {
   if (const auto bytes = run.peak_bytes())
     html += card("Memory", fmt::format("{:.2f} GiB", *bytes / gib), "at the peak, first rank");
   if (const auto wall = run.wall_seconds()) {
-    std::string more = fmt::format("from {}", date_text(series_of(run.record, "time")->values.front()));
+    std::string more = fmt::format("from {}", date_text(series_of(run.record, "time")->first_value));
     if (const auto training = run.training_seconds()) more += fmt::format("; {} in steps", duration_text(*training));
     html += card("Time", duration_text(*wall), more);
   }
@@ -174,9 +174,9 @@ std::string cards(const RunResults& run) {
         "trained on, with repeats");
   html += model_cards(run);
   if (const Series* loss = series_of(record, "loss"))
-    html += card(
-        "Loss", fmt::format("{:.4f}", loss->values.back()),
-        fmt::format("last step; {:.4f} at step {}", loss->values.front(), grouped(std::llround(loss->steps.front()))));
+    html +=
+        card("Loss", fmt::format("{:.4f}", loss->values.back()),
+             fmt::format("last step; {:.4f} at step {}", loss->first_value, grouped(std::llround(loss->first_step))));
   html += kl_card(run) + evaluation_card(run, "Agreement", "top1_agreement", 3) +
           evaluation_card(run, "Cross-entropy", "ce", 4);
   html += speed_cards(run);

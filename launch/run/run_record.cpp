@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -51,14 +52,25 @@ class RecordReader::Lines {
         add(record_.series[name], name, value);
       }
     }
-    if (const double seconds = seconds_.add(line.values); seconds > 0)
-      record_.series["seconds"].add(static_cast<double>(line.step), seconds, most_points_);
+    const double before = seconds_.value(), seconds = seconds_.add(line.values);
+    if (line.values.contains("exposed_s")) {
+      ++record_.traffic_steps;
+      record_.traffic_seconds += seconds - before;
+    }
+    if (seconds > 0) record_.series["seconds"].add(static_cast<double>(line.step), seconds, most_points_);
+  }
+
+  /// Nothing of null.
+  std::optional<double> number(const std::string& name, const json& value) const {
+    if (value.is_null()) return std::nullopt;
+    check(value.is_number(), "{}: {} is {}, expected a number", place_, name, value.type_name());
+    return value.get<double>();
   }
 
   void add(Series& series, const std::string& name, const json& value) const {
-    if (value.is_null()) return;
-    check(value.is_number(), "{}: {} is {}, expected a number", place_, name, value.type_name());
-    series.add(static_cast<double>(record_.last_step), value.get<double>(), most_points_);
+    // Pauses are found by the times, which are kept whole.
+    if (const auto found = number(name, value))
+      series.add(static_cast<double>(record_.last_step), *found, name == "time" ? 0 : most_points_);
   }
 
   void check_object(const std::string& name, const json& value) const {
@@ -67,7 +79,10 @@ class RecordReader::Lines {
 
   void read_exposed(const json& axes) {
     check_object("exposed_s", axes);
-    for (const auto& [axis, value] : axes.items()) add(record_.traffic[axis].exposed_s, "exposed_s." + axis, value);
+    for (const auto& [axis, value] : axes.items()) {
+      add(record_.traffic[axis].exposed_s, "exposed_s." + axis, value);
+      record_.traffic[axis].waited_s += number("exposed_s." + axis, value).value_or(0);
+    }
   }
 
   void read_sent(const json& axes) {
@@ -75,8 +90,8 @@ class RecordReader::Lines {
     for (const auto& [axis, bytes] : axes.items()) {
       check_object("sent_bytes." + axis, bytes);
       AxisTraffic& traffic = record_.traffic[axis];
-      for (const auto& [where, series] : {std::pair("inside", &traffic.inside), {"across", &traffic.across}})
-        add(*series, fmt::format("sent_bytes.{}.{}", axis, where), bytes.value(where, json()));
+      for (const auto& [where, sum] : {std::pair("inside", &traffic.inside), {"across", &traffic.across}})
+        *sum += number(fmt::format("sent_bytes.{}.{}", axis, where), bytes.value(where, json())).value_or(0);
     }
   }
 
@@ -169,6 +184,10 @@ void Series::add(double step, double value, std::size_t most_points) {
   if (values_a_point > 1) {
     low.push_back(value);
     high.push_back(value);
+  }
+  if (num_values == 0) {
+    first_step = step;
+    first_value = value;
   }
   ++num_values;
 }

@@ -25,6 +25,7 @@ struct Series {
   std::vector<double> low, high;  // least and greatest of each point's values; empty where a point is one value
   std::int64_t values_a_point = 1;
   std::int64_t num_values = 0;
+  double first_step = 0, first_value = 0;  // of the first value
 
   /// A value that is not finite is left out. Of more than `most_points` (even; 0: without a bound) two make one.
   void add(double step, double value, std::size_t most_points = 0);
@@ -42,7 +43,8 @@ struct LayerLoad {
 
 /// exposed_s and sent_bytes, of an axis.
 struct AxisTraffic {
-  Series exposed_s, inside, across;
+  Series exposed_s;
+  double waited_s = 0, inside = 0, across = 0;  // of all steps together
 };
 
 struct RunRecord {
@@ -52,8 +54,10 @@ struct RunRecord {
   std::map<std::string, std::map<std::string, Series>> sets;  // eval_sets, by set and figure
   std::map<std::int64_t, LayerLoad> loads;                    // by layer
   std::map<std::string, AxisTraffic> traffic;                 // by axis of the mesh
-  std::map<std::string, Series> memory;                       // memory_bytes, by part
-  bool is_whole = true;                                       // false: the last line was half written, and is not here
+  std::int64_t traffic_steps = 0;                             // that say what they exchanged, and their time
+  double traffic_seconds = 0;
+  std::map<std::string, Series> memory;  // memory_bytes, by part
+  bool is_whole = true;                  // false: the last line was half written, and is not here
 
   bool is_empty() const { return last_step == 0 && series.empty(); }
   /// The last value of a field, or `otherwise`.

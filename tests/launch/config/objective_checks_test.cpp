@@ -58,6 +58,23 @@ TEST(ConfigObjective, WhatIsGivenIsOfUse) {
   EXPECT_NO_THROW(parse_config(to_textproto(parse_config("objective {}", "c")), "c"));
 }
 
+/// As a run wrote it before a mix could be left out: 0 was none, and what changes nothing was taken.
+TEST(ConfigObjective, AnOlderRunsRecordMeansWhatItMeant) {
+  const std::string older =
+      "teacher { source: 't' } model { source: 'm' } data { tokenizer: 'teacher' text: 'a' } output { started_in: '/a' "
+      "} "
+      "objective { divergence: JENSEN_SHANNON mix: 0 smoothing: 0.2 sampled_text { fraction: 0.5 mix: 0 } }";
+  const RunConfig before = parse_config(older, "c");
+  EXPECT_FALSE(before.objective.mix);
+  EXPECT_FALSE(before.objective.sampled_text.value().mix);
+  const RunConfig now = parse_config(older + " precision { float32_teacher: false }", "c");
+  EXPECT_EQ(now.objective.mix, 0);
+  EXPECT_EQ(now.objective.sampled_text.value().mix, 0);
+  // Of a run whose teacher is taken away, as for its evaluation, the objective's fields stay and say nothing.
+  EXPECT_NO_THROW(check_for_train(parse_config(
+      "model {} data { tokenizer: 'bytes' text: 'a' } output { started_in: '/a' } objective { temperature: 2 }", "c")));
+}
+
 TEST(ConfigObjective, WithoutATeacherItsFieldsAreRefused) {
   const std::string train = "model {} data { tokenizer: 'bytes' text: 'a' } objective { ";
   for (const auto& [name, value] : {std::pair("cross_entropy_weight", "0"),

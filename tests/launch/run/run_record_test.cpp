@@ -1,5 +1,6 @@
 #include "launch/run/run_record.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -91,6 +92,27 @@ TEST_F(RunRecordTest, ASeriesOfFewPointsHasMeansAndExtremes) {
   }
   EXPECT_EQ(few.values_a_point, 64);
   EXPECT_TRUE(all.low.empty());
+}
+
+/// Of a run that got a second rank on its way, kept in few points.
+TEST_F(RunRecordTest, SumsOfExchangesAndTimesAreExact) {
+  std::string lines;
+  for (int step = 1; step <= 300; ++step) {
+    const std::string exchanged = R"(,"exposed_s":{"dp":0.25},"sent_bytes":{"dp":{"inside":8,"across":2}})";
+    lines += fmt::format("{{\"step\":{},\"loss\":{},\"time\":{},\"seconds\":{}{}}}\n", step, 400 - step,
+                         1000 + 3 * step, 2 * step, step > 101 ? exchanged : "");
+  }
+  put(lines);
+  const RunRecord record = RecordReader(file_, 32).read();
+  EXPECT_EQ(record.traffic_steps, 199);
+  EXPECT_EQ(record.traffic_seconds, 398);
+  EXPECT_EQ(record.traffic.at("dp").waited_s, 199 * 0.25);
+  EXPECT_EQ(record.traffic.at("dp").inside, 199 * 8);
+  EXPECT_EQ(record.traffic.at("dp").across, 199 * 2);
+  EXPECT_LE(record.traffic.at("dp").exposed_s.values.size(), 33U);
+  EXPECT_EQ(record.series.at("time").values.size(), 300U);  // pauses are found by these
+  EXPECT_EQ(record.series.at("loss").first_value, 399);
+  EXPECT_EQ(record.last("loss"), 100);
 }
 
 }  // namespace
