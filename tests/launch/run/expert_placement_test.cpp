@@ -116,7 +116,7 @@ TEST_P(Moves, LeaveStepsAsTheyAre) {
 // Weights, moments, the scales of 8 bits, master weights: in every bit.
 TEST_P(Moves, TakeAllThatIsKeptWithThem) {
   const Settings& s = GetParam().settings;
-  testing::WrittenState written, moved, written_again;
+  testing::WrittenState written, moved, written_again, moved_again;
   testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
     testing::GoldenSteps steps(world.comm, s, core::Memory::cpu(1));
     ExpertPlacement placement(steps.rank(), steps.student(), steps.fragments(), steps.optimizer(), steps.values());
@@ -125,9 +125,12 @@ TEST_P(Moves, TakeAllThatIsKeptWithThem) {
     placement.go_on_with(orders_of(2, 1), {}, "here");
     moved.add(steps.state());
     placement.in_model_order([&] { written_again.add(steps.state()); });
+    EXPECT_EQ(placement.orders(), orders_of(2, 1));
+    moved_again.add(steps.state());
   });
   const auto before = testing::values_of(written.whole()), behind = testing::values_of(moved.whole());
   EXPECT_EQ(testing::values_of(written_again.whole()), before);
+  EXPECT_EQ(testing::values_of(moved_again.whole()), behind);
   int num_stacks = 0;
   for (const auto& [name, values] : before) {
     if (name.find(".experts.") == std::string::npos) {
