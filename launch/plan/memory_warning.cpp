@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <exception>
+
 #include "launch/plan/automatic_layout.h"
+#include "launch/run/devices.h"
 
 namespace limbeck::launch {
 namespace {
@@ -11,23 +15,56 @@ constexpr std::int64_t little = 20;  // a state of less than one part in so many
 
 double in_gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); }
 
+/// What this rank may take, with what an earlier run has left free in its memory; 0 where nobody knows: of ranks that
+/// see one GPU each, whether it is the same one.
+std::int64_t may_take_here(const RunConfig& config, int ranks_a_machine, const core::Memory& memory) {
+  if (ranks_a_machine > 1 && uses_gpu(config.train.device) && kernels::num_gpus() == 1) return 0;
+  const std::int64_t known = known_memory_of_rank_here(config, ranks_a_machine);
+  const core::MemoryStatistics own = memory.statistics();
+  return known == 0 ? 0 : known + own.system_bytes - own.used_bytes;
+}
+
 }  // namespace
+
+std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, int num_ranks) {
+  const parallel::Layout layout =
+      config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
+  const auto ranks = [](int axis) { return std::max(axis, 1); };
+  const nn::ModelConfig& student = models.student;
+  const PrecisionConfig& precision = config.precision;
+  int sharers = ranks(layout.tp);
+  if (student.moe.num_experts > 0) sharers = std::min(sharers, ranks(layout.ep) * ranks(layout.etp));
+  std::int64_t whole = 0, teacher = 0;
+  if (config.parallel.shard == Shard::Parameters && config.parallel.shard_ranks == 0) {
+    sharers = ranks(num_ranks / ranks(layout.pp));
+    whole = 2 * student.vocabulary * student.width;  // tables are in no layer that is gathered
+  }
+  if (models.teacher)
+    teacher = core::bytes_of(precision.frozen_storage, nn::count_parameters(*models.teacher).total);
+  const std::int64_t values = nn::count_parameters(student).total,
+                     read = precision.bfloat16_weights ? core::bytes_of(core::DType::BF16, values) : 0,
+                     kept = 4 * core::bytes_of(precision.master, values);  // and gradients, and two moments
+  return (read + kept) / sharers + core::bytes_of(precision.master, whole) + teacher;
+}
 
 std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,
                                           const PlannedWorld& world, std::int64_t may_take) {
   if (not_planned(config) != nullptr) return std::nullopt;
   try {
-    const std::int64_t state = plan_state(config, models, world).kept();
+    if (state_bound(config, models, world.num_ranks) < may_take / little) return std::nullopt;
+    RunConfig waits = config;
+    waits.train.save_in_background = false;  // as steps do where a copy has no room
+    const std::int64_t state = plan_state(waits, models, world).kept();
     if (state < may_take / little) return std::nullopt;
-    const std::int64_t held = plan_rank(config, models, world).memory.held;
+    const std::int64_t held = plan_rank(waits, models, world).memory.held;
     if (held <= may_take) return std::nullopt;
     return fmt::format(
         "a rank is planned to take {:.3f} GiB of memory, {:.3f} of them before its first step, and may take {:.3f}, its "
         "part of nine tenths of what is available: where memory ends, the system ends a rank and says nothing. limbeck "
         "plan says what takes it; parallel.shard, train.recompute, more batch.micro_batches and other layouts take less",
         in_gib(held), in_gib(state), in_gib(may_take));
-  } catch (const core::Error&) {
-    return std::nullopt;  // what is wrong with the config the run says itself
+  } catch (const std::exception&) {
+    return std::nullopt;  // what is wrong with the config the run says itself; a plan that fails is none
   }
 }
 
@@ -36,7 +73,7 @@ void warn_of_memory(const Session& session, const nn::ModelConfig& student, cons
   const RunConfig& config = session.config;
   Rank& rank = session.rank;
   const int ranks_a_machine = most_ranks_a_machine(rank.mesh().world());
-  const std::int64_t may_take = least_over_ranks(rank.world(), known_memory_of_rank_here(config, ranks_a_machine));
+  const std::int64_t may_take = least_over_ranks(rank.world(), may_take_here(config, ranks_a_machine, *rank.memory()));
   if (may_take == 0) return;
   PlannedModels models{.student = student, .tokens = session.tokenizer->vocabulary_size()};
   if (teacher != nullptr) {

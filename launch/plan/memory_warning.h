@@ -15,14 +15,21 @@
 
 namespace limbeck::launch {
 
-/// One line where a rank is planned to take more than `may_take` bytes at a step's peak. Its state is planned first
-/// (plan_state), and its steps too where that is more than a twentieth of these bytes. Nothing of a config that is not
-/// planned (planned_models.h), and of one that a run refuses.
+/// About the most bytes that a rank has before its first step, without a world: master, gradient and two moments of
+/// each value, by the ranks that share all of them (tp, experts' ranks too; all of a stage with Shard::Parameters), and
+/// the teacher. Throws a UsageError where the layout is none.
+std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, int num_ranks);
+
+/// One line where a rank is planned to take more than `may_take` bytes at a step's peak, copies of what is saved beside
+/// steps left out: where these have no room, steps wait. Its state is bounded first (state_bound), then planned
+/// (plan_state), then its steps, each only where the one before is more than a twentieth of these bytes. Nothing of a
+/// config that is not planned (planned_models.h), and of one that a run refuses.
 std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,
                                           const PlannedWorld& world, std::int64_t may_take);
 
-/// Collective: warns by what is available (memory_of_rank_here) on the machine that has least for each of its ranks.
-/// The models are as Session::BeforeModels has them.
+/// Collective: warns by what is available (memory_of_rank_here) on the machine that has least for each of its ranks,
+/// and what earlier runs have left free in their memory. Nothing where several ranks of a machine see one GPU each:
+/// whether that is the same is not known. The models are as Session::BeforeModels has them.
 void warn_of_memory(const Session& session, const nn::ModelConfig& student, const nn::ModelConfig* teacher,
                     const Log& log);
 

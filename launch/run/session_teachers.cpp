@@ -126,7 +126,7 @@ std::unique_ptr<nn::Transformer> Session::teacher_to_start_by() {
 
 void Session::make_untrained_teacher() {
   if (config.objective.control != Control::Untrained) return;
-  const core::DType dtype = config.precision.compute;
+  const core::DType dtype = teacher_compute(config.precision);
   untrained_teacher = std::make_unique<nn::Transformer>(
       teacher->config(),
       beside_head(rank, config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype)));

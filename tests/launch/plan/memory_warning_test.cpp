@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <utility>
+
 namespace limbeck::launch {
 namespace {
 
@@ -14,6 +16,12 @@ class MemoryWarning : public ::testing::Test {
   MemoryWarning() {
     models.student = config.model->architecture;
     models.tokens = 300;
+  }
+  /// Without copies of what is saved.
+  std::int64_t held_where_steps_wait() const {
+    RunConfig waits = config;
+    waits.train.save_in_background = false;
+    return plan_rank(waits, models, world).memory.held;
   }
   std::optional<std::string> warning(std::int64_t may_take) const {
     return memory_warning(config, models, world, may_take);
@@ -31,7 +39,7 @@ parallel { bucket_mib: 0.25 }
 };
 
 TEST_F(MemoryWarning, SaysWhatARankTakesWhereItIsMore) {
-  const std::int64_t held = plan_rank(config, models, world).memory.held,
+  const std::int64_t held = held_where_steps_wait(),
                      state = plan_state(config, models, world).kept();
   EXPECT_FALSE(warning(held));
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); };
@@ -41,6 +49,31 @@ TEST_F(MemoryWarning, SaysWhatARankTakesWhereItIsMore) {
                                            "may take {:.3f}, ",
                                            gib(held), gib(state), gib(held - 1))));
   EXPECT_EQ(said->find('\n'), std::string::npos);
+}
+
+// Where it has no room, steps wait for the disk (Trainer::may_copy).
+TEST_F(MemoryWarning, ACopyOfWhatIsSavedMayLackRoom) {
+  models.student.num_layers = 8;
+  config.train.steps = 9;
+  config.train.checkpoint_every_steps = 4;
+  const std::int64_t held = held_where_steps_wait();
+  ASSERT_GT(plan_rank(config, models, world).memory.held, held);
+  EXPECT_FALSE(warning(held));
+  EXPECT_TRUE(warning(held - 1));
+}
+
+// What no world is asked of is no less than what is planned, and not much more.
+TEST_F(MemoryWarning, ABoundOfTheStateNeedsNoWorld) {
+  for (const auto& [layout, shard] : {std::pair("", Shard::Nothing), std::pair("", Shard::Optimizer),
+                                      std::pair("", Shard::Gradients), std::pair("", Shard::Parameters),
+                                      std::pair("tp2", Shard::Nothing), std::pair("tp2", Shard::Parameters)}) {
+    config.parallel.layout = layout;
+    config.parallel.shard = shard;
+    const auto bound = static_cast<double>(state_bound(config, models, world.num_ranks)),
+               kept = static_cast<double>(plan_state(config, models, world).kept());
+    EXPECT_GE(1.05 * bound, kept) << layout << static_cast<int>(shard);
+    EXPECT_LE(bound, 2 * kept) << layout << static_cast<int>(shard);
+  }
 }
 
 // A long sequence of narrow layers takes more than its state by far, which is too little to ask further.
