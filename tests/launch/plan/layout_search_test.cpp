@@ -190,7 +190,7 @@ TEST_F(LayoutSearch, StagesHaveMicroBatchesThatDivideTheStep) {
     config.parallel.layout = "pp2";
     std::vector<std::int64_t> all;
     for (const StageWork& work : tried_work(config, models, 2)) all.push_back(work.micro_batches);
-    all.erase(std::ranges::unique(all).begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
     return all;
   };
   EXPECT_THAT(micro_batches(), ::testing::ElementsAre(1, 2, 4, 6));
