@@ -118,7 +118,7 @@ class Study:
         (self.out / "texts/made").touch()
 
     def settings(self, arm):
-        """The fields of the config in which an arm is another than student.textproto, but for where files lie; by these a result is known."""
+        """The fields of the config in which an arm is another than student.textproto, but for its cache and its teacher's file; by these a result is known."""
         wanted, steps = ARMS[arm][1], self.args.steps
         return [*wanted.get("start", []), *(s.format(smoothing=self.args.smoothing, third=steps - steps // 3 + 1) for s in wanted.get("sets", []))]
 

@@ -110,7 +110,8 @@ testing::Seen run(const Settings& s, bool moves) {
 
 TEST_P(Moves, LeaveStepsAsTheyAre) {
   const Settings& s = GetParam().settings;
-  if (s.weights == DType::F64) testing::expect_near(run(s, true), run(s, false), 1e-9);
+  if (s.weights != DType::F64) GTEST_SKIP() << "what is rounded or in 8 bits is only held to its bits, below";
+  testing::expect_near(run(s, true), run(s, false), 1e-9);
 }
 
 // Weights, moments, the scales of 8 bits, master weights: in every bit.

@@ -30,7 +30,9 @@ using ::testing::StartsWith;
 class Watching {
  public:
   Watching(const RunFolder& folder, const std::string& runs) : folder_(folder) {
-    run_shell(folder.command("watch " + runs + " --port 0") + " >watch.out 2>&1 & echo $! >watch.pid");
+    // The change of folder is the background's alone.
+    run_shell(fmt::format("{} >watch.out 2>&1 & echo $! >{}/watch.pid", folder.command("watch " + runs + " --port 0"),
+                          folder.path().string()));
     for (int i = 0; i < 1000 && port_ == 0; ++i) {
       const std::string said = folder.read("watch.out");
       if (const std::size_t at = said.find("http://127.0.0.1:"); at != std::string::npos && said.ends_with("\n"))
@@ -43,11 +45,11 @@ class Watching {
   Watching& operator=(const Watching&) = delete;
 
   int port() const { return port_; }
-  /// As Ctrl-C does; true where the program is gone within some seconds.
+  /// By SIGTERM, for a shell makes what it starts in the background ignore Ctrl-C; true where the program is gone
+  /// within some seconds.
   bool end() {
-    return run_shell(fmt::format("cd {} && kill -INT $(cat watch.pid) 2>/dev/null; for i in $(seq 300); do kill -0 "
-                                 "$(cat watch.pid) 2>/dev/null || exit 0; sleep 0.02; done; kill -9 $(cat watch.pid); "
-                                 "exit 1",
+    return run_shell(fmt::format("cd {} && pid=$(cat watch.pid) || exit 1; kill -TERM $pid 2>/dev/null; for i in $(seq "
+                                 "300); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.02; done; kill -9 $pid; exit 1",
                                  folder_.path().string()))
                .code == 0;
   }
