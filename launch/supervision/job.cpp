@@ -119,12 +119,23 @@ std::vector<std::string> Job::read(std::chrono::milliseconds patience) {
   return lines;
 }
 
-void Job::take_code(int status) { code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
+void Job::take(int status) {
+  if (WIFSTOPPED(status)) {
+    stopped_ = Clock::now();
+    return;
+  }
+  stopped_.reset();
+  if (!WIFCONTINUED(status)) code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
 
 bool Job::has_ended() {
   int status = 0;
-  if (!code_ && ::waitpid(process_, &status, WNOHANG) == process_) take_code(status);
+  while (!code_ && ::waitpid(process_, &status, WNOHANG | WUNTRACED | WCONTINUED) == process_) take(status);
   return code_.has_value();
+}
+
+std::chrono::duration<double> Job::stopped_for() const {
+  return stopped_ ? Clock::now() - *stopped_ : std::chrono::duration<double>(0);
 }
 
 void Job::ask_to_stop() const {

@@ -29,6 +29,8 @@ class Job {
   /// whole now.
   std::vector<std::string> read(std::chrono::milliseconds patience);
   bool has_ended();
+  /// How long it has been stopped (SIGSTOP); 0: it runs, or has ended. As of the last has_ended().
+  std::chrono::duration<double> stopped_for() const;
   /// Of one that has ended: as a shell has it, 128 + N after signal N.
   int code() const { return code_.value_or(0); }
 
@@ -39,12 +41,13 @@ class Job {
   void end();
 
  private:
-  void take_code(int status);
+  void take(int status);
 
   pid_t process_ = -1;
   int errors_ = -1;  // of its standard error, the end to read
   std::string begun_;
   std::optional<int> code_;
+  std::optional<std::chrono::steady_clock::time_point> stopped_;
 };
 
 }  // namespace limbeck::launch

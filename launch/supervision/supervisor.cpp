@@ -1,5 +1,7 @@
 #include "launch/supervision/supervisor.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -25,6 +27,13 @@ int hosts_of(const std::vector<Beat>& beats) {
   std::set<std::string> hosts;
   for (const Beat& beat : beats) hosts.insert(beat.host);
   return static_cast<int>(hosts.size());
+}
+
+/// mpirun, without which ranks that have not joined yet wait in their first exchange, and do give signs of life.
+std::optional<Cause> find_stopped(const Job& job, const Vigil::Limits& limits) {
+  if (job.stopped_for() <= limits.silent_after) return std::nullopt;
+  return Cause{.kind = CauseKind::Silent,
+               .what = fmt::format("mpirun has been stopped for {} s (--silent-after)", limits.silent_after.count())};
 }
 
 }  // namespace
@@ -123,7 +132,8 @@ std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
     if (Clock::now() - looked < look_every) continue;
     looked = Clock::now();
     // A rank that fails gives no more signs while it waits for another to say why.
-    if (const auto cause = vigil.look(looked)) return witness.heard().value_or(*cause);
+    const auto stopped = find_stopped(job, what_.limits);
+    if (const auto cause = stopped ? stopped : vigil.look(looked)) return witness.heard().value_or(*cause);
   }
   return std::nullopt;
 }

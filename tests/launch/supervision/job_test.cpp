@@ -51,6 +51,29 @@ TEST(Job, IsAskedToStopByUsr1) {
   EXPECT_EQ(code_of(job), 3);
 }
 
+TEST(Job, KnowsHowLongItIsStopped) {
+  Job job({"sh", "-c", "echo $$ >&2; kill -STOP $$; kill -STOP $$; exit 4"});
+  const pid_t process = std::stoi(lines_of(job, 1).at(0));
+  const auto wait_until = [&](bool is_stopped) {
+    for (int i = 0; i < 1000 && !job.has_ended() && (job.stopped_for() > 0s) != is_stopped; ++i) job.read(10ms);
+  };
+  const auto go_on = [&] { ::kill(process, SIGCONT); };
+  wait_until(true);
+  const auto before = job.stopped_for();
+  EXPECT_GT(before, 0s);
+  job.read(50ms);
+  EXPECT_FALSE(job.has_ended());
+  EXPECT_GE(job.stopped_for(), before + 50ms);
+  go_on();
+  job.read(20ms);
+  wait_until(true);
+  EXPECT_GT(job.stopped_for(), 0s);
+  EXPECT_LT(job.stopped_for(), before + 50ms);  // the second time
+  go_on();
+  EXPECT_EQ(code_of(job), 4);
+  EXPECT_EQ(job.stopped_for(), 0s);
+}
+
 /// A child in a group of its own, as mpirun's ranks are, that is stopped and whose parent is killed.
 TEST(Job, NothingOfItIsLeft) {
   const limbeck::testing::TemporaryFolder folder;

@@ -207,6 +207,15 @@ sleep 30
   EXPECT_EQ(outcome.lines_with(", and failed: rank 1: out of memory").size(), 1U) << outcome.output;
 }
 
+TEST(Launch, MpirunThatIsStoppedBeforeItsRanksJoinIsSeen) {
+  const RunFolder folder("launch_stopped_mpirun");
+  const Outcome outcome = launch_script(folder, "kill -STOP $$\nexit 1\n", "-n 2 --silent-after 2 --max-restarts 0",
+                                        "train tiny.textproto --out run");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.lines_with(", and failed: mpirun has been stopped for 2 s (--silent-after)").size(), 1U)
+      << outcome.output;
+}
+
 // A control group is too small for a rank, and the system kills it.
 TEST(Launch, ThatMemoryRanOutIsSaid) {
   const RunFolder folder("launch_memory");

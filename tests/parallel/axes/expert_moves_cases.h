@@ -44,7 +44,7 @@ void expert_moves_case_of(const parallel::Mesh& mesh, std::int64_t num_local, bo
     std::vector<std::int64_t> from(order.size());
     std::iota(from.begin(), from.end(), 0);
     if (round == 0) std::ranges::reverse(from);
-    if (round == 1) std::ranges::rotate(from, from.begin() + 1);
+    if (round == 1) std::rotate(from.begin(), from.begin() + 1, from.end());
     if (round == 2) std::swap(from[0], from[last]);
     std::vector<std::int64_t> next;
     for (const std::int64_t place : from) next.push_back(order[static_cast<std::size_t>(place)]);
