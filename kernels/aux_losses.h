@@ -45,6 +45,13 @@ template <class D, class T>
 void shared_balance_loss_gradient(const D& device, const T* counts, const T* dloss, T* dprobabilities,
                                   const BalanceShape& shape, double weight);
 
+/// squares [tokens]: of each the square of the length of the balance loss's gradient with respect to logits whose
+/// softmax the probabilities are, Σ_e (p[e] (g[e] - Σ_j g[j] p[j]))², g[e] = weight E f[s,e] / T_s; without a
+/// `sequence` (null) of the loss over more sequences than are here, g[e] = weight E f[e].
+template <class D, class T>
+void balance_loss_squares(const D& device, const T* probabilities, const T* counts, const std::int32_t* sequence,
+                          double* squares, const BalanceShape& shape, double weight);
+
 /// loss[0] = weight Σ_t logsumexp(z[t])² (Zoph et al. 2022, "ST-MoE"); keeps the logsumexp [rows]. width > 0.
 template <class D, class T>
 void z_loss(const D& device, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight);
@@ -53,5 +60,10 @@ void z_loss(const D& device, const T* z, T* logsumexp, T* loss, std::int64_t row
 template <class D, class T>
 void z_loss_gradient(const D& device, const T* z, const T* logsumexp, const T* dloss, T* dz, std::int64_t rows,
                      std::int64_t width, double weight);
+
+/// squares [rows]: of each likewise of z_loss's with respect to z, Σ_e (2 weight logsumexp[t] softmax(z[t])[e])².
+template <class D, class T>
+void z_loss_squares(const D& device, const T* z, const T* logsumexp, double* squares, std::int64_t rows,
+                    std::int64_t width, double weight);
 
 }  // namespace limbeck::kernels

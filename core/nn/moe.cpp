@@ -252,10 +252,11 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
                  ? core::balance_loss(tape, routing.probabilities,
                                       pass.sequence_counts(routing.selection, config.num_experts, logits.value.dtype()),
                                       batch.sequence, routing.selection.shape()[1],
-                                      training.balance / (batch.global_sequences * layers))
+                                      training.balance / (batch.global_sequences * layers), pass.balance_square)
                  : core::batch_balance_loss(tape, routing.probabilities, routing.selection, *pass.comms.batch,
-                                            training.balance / (batch.global_tokens * layers)));
-  if (training.z > 0) add_term(tape, losses.z, core::z_loss(tape, logits, training.z / (batch.global_tokens * layers)));
+                                            training.balance / (batch.global_tokens * layers), pass.balance_square));
+  if (training.z > 0)
+    add_term(tape, losses.z, core::z_loss(tape, logits, training.z / (batch.global_tokens * layers), pass.z_square));
   if (pass.match_routing) add_term(tape, losses.routing, pass.match_routing(tape, layer, routing));
   if (training.capacity_factor > 0 && !training.expert_choice)
     routing.selection = pass.limit_capacity(routing.selection, config.num_experts);

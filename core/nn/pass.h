@@ -84,6 +84,9 @@ struct Pass {
   /// again.
   std::function<Var(Tape& tape, std::int64_t layer, const core::Routing& routing)> match_routing = {};
   std::function<Var(Tape& tape, Block block, std::int64_t layer, const Var& update)> match_update = {};
+  /// [1] float64 each, if it is defined: the squares of the gradients of RouterTraining's losses with respect to the
+  /// routers' logits are added (core/ops/aux_losses.h; not in a replay).
+  Tensor balance_square = {}, z_square = {};
   /// Called with what each MoE layer's router reads, [T,C] (not in a replay), or this rank's share of it.
   std::function<void(std::int64_t layer, const Tensor& x)> routed = {};
   /// Called where a router's choice is replayed, with that and the one that it would have made itself, [T,K] int32 of

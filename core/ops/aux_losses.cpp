@@ -2,6 +2,8 @@
 
 #include "core/device/index_check.h"
 #include "kernels/aux_losses.h"
+#include "kernels/elementwise.h"
+#include "kernels/sums.h"
 
 namespace limbeck::core {
 namespace {
@@ -16,6 +18,19 @@ kernels::BalanceShape balance_shape(const Tensor& p, const Tensor& selection) {
     return fmt::format("balance_loss: assignment {} is to expert {}, expected one in [0,{})", at, expert, experts);
   });
   return {tokens, experts, selection.shape()[1]};
+}
+
+/// to[0] += the sum of `squares` [T], where there is somewhere to add them. `write` makes them.
+template <class F>
+void add_squares(const Tape& tape, const Tensor& like /*[T,E]*/, Tensor to, const F& write) {
+  if (!to.defined() || tape.is_replay()) return;
+  Tensor squares = Tensor::empty(like.memory(), DType::F64, {like.shape()[0]}),
+         sum = Tensor::empty(like.memory(), DType::F64, {1});
+  on_device(like, [&](const auto& device) {
+    write(device, squares.mutable_data<double>());
+    kernels::sum(device, squares.data<double>(), squares.numel(), sum.mutable_data<double>());
+    kernels::add_to(device, sum.data<double>(), to.mutable_data<double>(), 1);
+  });
 }
 
 }  // namespace
@@ -41,7 +56,7 @@ Tensor sequence_counts(const Tensor& selection, const Tensor& sequence, std::int
 }
 
 Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& counts, const Tensor& sequence,
-                 std::int64_t experts_per_token, double weight) {
+                 std::int64_t experts_per_token, double weight, const Tensor& squares) {
   const Tensor& p = probabilities.value;
   check(p.shape().rank() == 2 && sequence.shape() == Shape{p.shape()[0]},
         "balance_loss: sequence has shape {}, expected [T] (probabilities are {}, expected [T,E])", sequence.shape(),
@@ -54,6 +69,10 @@ Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& counts, con
     on_device(p, [&](const auto& device) {
       kernels::balance_loss(device, p.data<T>(), counts.data<T>(), sequence.data<std::int32_t>(),
                             loss.mutable_data<T>(), shape, weight);
+    });
+    add_squares(tape, p, squares, [&](const auto& device, double* of_tokens) {
+      kernels::balance_loss_squares(device, p.data<T>(), counts.data<T>(), sequence.data<std::int32_t>(), of_tokens,
+                                    shape, weight);
     });
   });
   Var out = tape.output(std::move(loss), {&probabilities});
@@ -76,7 +95,7 @@ Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& counts, con
 }
 
 Var batch_balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, nn::BatchComm& comm,
-                       double weight) {
+                       double weight, const Tensor& squares) {
   const Tensor& p = probabilities.value;
   const kernels::BalanceShape shape = balance_shape(p, selection);
   Tensor counts = Tensor::empty(p.memory(), p.dtype(), {shape.experts});
@@ -88,6 +107,9 @@ Var batch_balance_loss(Tape& tape, const Var& probabilities, const Tensor& selec
     comm.sum(counts);
     on_device(p, [&](const auto& device) {
       kernels::shared_balance_loss(device, p.data<T>(), counts.data<T>(), loss.mutable_data<T>(), shape, weight);
+    });
+    add_squares(tape, p, squares, [&](const auto& device, double* of_tokens) {
+      kernels::balance_loss_squares(device, p.data<T>(), counts.data<T>(), nullptr, of_tokens, shape, weight);
     });
   });
   Var out = tape.output(std::move(loss), {&probabilities});
@@ -108,7 +130,7 @@ Var batch_balance_loss(Tape& tape, const Var& probabilities, const Tensor& selec
   return out;
 }
 
-Var z_loss(Tape& tape, const Var& logits, double weight) {
+Var z_loss(Tape& tape, const Var& logits, double weight, const Tensor& squares) {
   const Tensor& z = logits.value;
   check(z.shape().rank() == 2 && z.shape()[1] > 0, "z_loss: logits have shape {}, expected [T,E] with E > 0",
         z.shape());
@@ -119,6 +141,9 @@ Var z_loss(Tape& tape, const Var& logits, double weight) {
     on_device(z, [&](const auto& device) {
       kernels::z_loss(device, z.data<T>(), logsumexp.mutable_data<T>(), loss.mutable_data<T>(), tokens, experts,
                       weight);
+    });
+    add_squares(tape, z, squares, [&](const auto& device, double* of_tokens) {
+      kernels::z_loss_squares(device, z.data<T>(), logsumexp.data<T>(), of_tokens, tokens, experts, weight);
     });
   });
   Var out = tape.output(std::move(loss), {&logits});

@@ -87,6 +87,26 @@ void shared_balance_loss_gradient(const D&, const T* counts, const T* dloss, T* 
 }
 
 template <class D, class T>
+void balance_loss_squares(const D& cpu, const T* probabilities, const T* counts, const std::int32_t* sequence,
+                          double* squares, const BalanceShape& shape, double weight) {
+  const std::vector<double> weights =
+      sequence != nullptr ? weights_of_sequences(counts, shape, weight) : weighted_shares(counts, shape, weight);
+  parallel_for(cpu, shape.tokens, 128, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const double* g = weights.data() + (sequence != nullptr ? sequence[t] : 0) * shape.experts;
+      const T* p = probabilities + t * shape.experts;
+      double mean = 0, square = 0;
+      for (std::int64_t e = 0; e < shape.experts; ++e) mean += g[e] * static_cast<double>(p[e]);
+      for (std::int64_t e = 0; e < shape.experts; ++e) {
+        const double dz = static_cast<double>(p[e]) * (g[e] - mean);
+        square += dz * dz;
+      }
+      squares[t] = square;
+    }
+  });
+}
+
+template <class D, class T>
 void z_loss(const D&, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight) {
   double squares = 0;
   for (std::int64_t t = 0; t < rows; ++t) {
@@ -111,6 +131,22 @@ void z_loss_gradient(const D& cpu, const T* z, const T* logsumexp, const T* dlos
   });
 }
 
+template <class D, class T>
+void z_loss_squares(const D& cpu, const T* z, const T* logsumexp, double* squares, std::int64_t rows,
+                    std::int64_t width, double weight) {
+  parallel_for(cpu, rows, 128, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      double square = 0;
+      for (std::int64_t i = t * width; i < (t + 1) * width; ++i) {
+        const auto p = static_cast<double>(std::exp(z[i] - logsumexp[t]));
+        square += p * p;
+      }
+      const double factor = 2 * weight * static_cast<double>(logsumexp[t]);
+      squares[t] = factor * factor * square;
+    }
+  });
+}
+
 #define LIMBECK_INSTANTIATE(T)                                                                                      \
   template void count_assignments(const Cpu&, const std::int32_t*, const std::int32_t*, T*, const BalanceShape&);   \
   template void balance_loss(const Cpu&, const T*, const T*, const std::int32_t*, T*, const BalanceShape&, double); \
@@ -118,8 +154,11 @@ void z_loss_gradient(const D& cpu, const T* z, const T* logsumexp, const T* dlos
                                       double);                                                                      \
   template void shared_balance_loss(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);               \
   template void shared_balance_loss_gradient(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);      \
+  template void balance_loss_squares(const Cpu&, const T*, const T*, const std::int32_t*, double*,                  \
+                                     const BalanceShape&, double);                                                  \
   template void z_loss(const Cpu&, const T*, T*, T*, std::int64_t, std::int64_t, double);                           \
-  template void z_loss_gradient(const Cpu&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);
+  template void z_loss_gradient(const Cpu&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);  \
+  template void z_loss_squares(const Cpu&, const T*, const T*, double*, std::int64_t, std::int64_t, double);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 

@@ -41,7 +41,8 @@ struct StoreCounts {
   }
 };
 
-/// weights[s,e] = factor E f[s,e] / T_s, times dloss[0] where it is given.
+/// weights[s,e] = factor E f[s,e] / T_s, times dloss[0] where it is given. Of the loss over more sequences than are
+/// here factor E f[e].
 template <class T>
 struct WeightsOfSequence {
   const T* counts;
@@ -49,11 +50,12 @@ struct WeightsOfSequence {
   double* weights;
   std::int64_t experts, selected;
   double factor;
+  bool is_shared;
   __device__ void run(std::int64_t s, int lane) const {
     double all = 0;
     for (std::int64_t e = lane; e < experts; e += warp_size) all += static_cast<double>(counts[s * experts + e]);
     all = warp_sum(all);
-    const double tokens = all / static_cast<double>(selected);
+    const double tokens = is_shared ? 1 : all / static_cast<double>(selected);
     double scale = all > 0 ? factor * static_cast<double>(experts) / (all * tokens) : 0;
     if (dloss != nullptr) scale *= static_cast<double>(dloss[0]);
     for (std::int64_t e = lane; e < experts; e += warp_size)
@@ -66,7 +68,10 @@ struct WeightOfToken {
   const double* weights;
   const std::int32_t* sequence;
   std::int64_t experts;
-  __device__ double at(std::int64_t i) const { return weights[sequence[i / experts] * experts + i % experts]; }
+  __device__ double at(std::int64_t i) const {
+    const std::int64_t of = sequence != nullptr ? sequence[i / experts] : 0;
+    return weights[of * experts + i % experts];
+  }
 };
 
 template <class T>
@@ -90,6 +95,25 @@ struct BalanceGradient {
   template <int N>
   __device__ void run(std::int64_t i) const {
     dprobabilities[i] = static_cast<T>(weight.at(i));
+  }
+};
+
+template <class T>
+struct BalanceSquares {
+  const T* probabilities;
+  WeightOfToken weight;
+  double* squares;
+  __device__ void run(std::int64_t t, int lane) const {
+    const std::int64_t first = t * weight.experts + lane, end = (t + 1) * weight.experts;
+    double mean = 0, square = 0;
+    for (std::int64_t i = first; i < end; i += warp_size) mean += weight.at(i) * static_cast<double>(probabilities[i]);
+    mean = warp_sum(mean);
+    for (std::int64_t i = first; i < end; i += warp_size) {
+      const double dz = static_cast<double>(probabilities[i]) * (weight.at(i) - mean);
+      square += dz * dz;
+    }
+    square = warp_sum(square);
+    if (lane == 0) squares[t] = square;
   }
 };
 
@@ -178,11 +202,33 @@ struct ZLossGradient {
 };
 
 template <class T>
+struct ZLossSquares {
+  const T* z;
+  const T* logsumexp;
+  double* squares;
+  int width;
+  double weight;
+  __device__ void run(std::int64_t t, int lane) const {
+    const T of_row = logsumexp[t];
+    double square = 0;
+    for (std::int64_t i = t * width + lane; i < (t + 1) * width; i += warp_size) {
+      const auto p = static_cast<double>(std::exp(z[i] - of_row));
+      square += p * p;
+    }
+    square = warp_sum(square);
+    const double factor = 2 * weight * static_cast<double>(of_row);
+    if (lane == 0) squares[t] = factor * factor * square;
+  }
+};
+
+/// Without a `sequence` (null) those of the loss over more sequences than are here.
+template <class T>
 WeightOfToken make_weights(const Cuda& cuda, Scratch& scratch, const T* counts, const std::int32_t* sequence,
                            const T* dloss, const BalanceShape& shape, double weight) {
   auto* weights = scratch.take<double>(shape.sequences * shape.experts);
+  const bool is_shared = sequence == nullptr;
   for_each_row(cuda, shape.sequences,
-               WeightsOfSequence<T>{counts, dloss, weights, shape.experts, shape.selected, weight});
+               WeightsOfSequence<T>{counts, dloss, weights, shape.experts, shape.selected, weight, is_shared});
   return {weights, sequence, shape.experts};
 }
 
@@ -236,6 +282,14 @@ void shared_balance_loss_gradient(const D& cuda, const T* counts, const T* dloss
 }
 
 template <class D, class T>
+void balance_loss_squares(const D& cuda, const T* probabilities, const T* counts, const std::int32_t* sequence,
+                          double* squares, const BalanceShape& shape, double weight) {
+  Scratch scratch(cuda);
+  const WeightOfToken weights = make_weights<T>(cuda, scratch, counts, sequence, nullptr, shape, weight);
+  for_each_row(cuda, shape.tokens, BalanceSquares<T>{probabilities, weights, squares});
+}
+
+template <class D, class T>
 void z_loss(const D& cuda, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight) {
   Scratch scratch(cuda);
   for_each_row(cuda, rows, LogSumExp<T>{z, logsumexp, static_cast<int>(width)});
@@ -248,6 +302,12 @@ void z_loss_gradient(const D& cuda, const T* z, const T* logsumexp, const T* dlo
   for_each_row(cuda, rows, ZLossGradient<T>{z, logsumexp, dloss, dz, static_cast<int>(width), static_cast<T>(weight)});
 }
 
+template <class D, class T>
+void z_loss_squares(const D& cuda, const T* z, const T* logsumexp, double* squares, std::int64_t rows,
+                    std::int64_t width, double weight) {
+  for_each_row(cuda, rows, ZLossSquares<T>{z, logsumexp, squares, static_cast<int>(width), weight});
+}
+
 #define LIMBECK_INSTANTIATE(T)                                                                                       \
   template void count_assignments(const Cuda&, const std::int32_t*, const std::int32_t*, T*, const BalanceShape&);   \
   template void balance_loss(const Cuda&, const T*, const T*, const std::int32_t*, T*, const BalanceShape&, double); \
@@ -255,8 +315,11 @@ void z_loss_gradient(const D& cuda, const T* z, const T* logsumexp, const T* dlo
                                       double);                                                                       \
   template void shared_balance_loss(const Cuda&, const T*, const T*, T*, const BalanceShape&, double);               \
   template void shared_balance_loss_gradient(const Cuda&, const T*, const T*, T*, const BalanceShape&, double);      \
+  template void balance_loss_squares(const Cuda&, const T*, const T*, const std::int32_t*, double*,                  \
+                                     const BalanceShape&, double);                                                   \
   template void z_loss(const Cuda&, const T*, T*, T*, std::int64_t, std::int64_t, double);                           \
-  template void z_loss_gradient(const Cuda&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);
+  template void z_loss_gradient(const Cuda&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);  \
+  template void z_loss_squares(const Cuda&, const T*, const T*, double*, std::int64_t, std::int64_t, double);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 

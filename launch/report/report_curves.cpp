@@ -168,6 +168,8 @@ std::vector<Fields> of_machine() {
 std::vector<Fields> of_experts() {
   return {{{.title = "Router losses", .unit = "weighted", .may_be_log = true},
            {{"balance_loss", "balance"}, {"z_loss", "z"}}},
+          {{.title = "Router losses: gradients", .unit = "of the routers' logits", .may_be_log = true},
+           {{"grad_norm_balance", "balance"}, {"grad_norm_z", "z"}, {"grad_norm_router", "the teacher's routing"}}},
           {{.title = "Expert load: entropy", .unit = "1: all experts alike"},
            {{"expert_load.entropy", "mean of the layers"},
             {"expert_load.entropy.low", "worst layer"},

@@ -88,6 +88,8 @@ MicroPass::MicroPass(const StepContext& step, std::int64_t micro_batch, std::int
   pass_.tensor_chunks = options.tensor_chunks;
   pass_.recompute = options.recompute;
   pass_.routing = options.routing ? options.routing : options.recompute ? &own_routing_ : nullptr;
+  pass_.balance_square = step_.sums.all.rows(StepSums::balance_square, 1);
+  pass_.z_square = step_.sums.all.rows(StepSums::z_square, 1);
   step_.sums.load.watch(pass_);
 }
 

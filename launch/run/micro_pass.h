@@ -34,9 +34,10 @@ struct StepSums {
   LoadCounter load;
 
   // Of all, behind the sums of the model's losses, and in front of those of the layers that predict, depth by depth.
-  static constexpr std::int64_t balance = kernels::num_loss_totals, z = balance + 1, hidden = z + 1,
-                                hidden_square = hidden + 1, routing = hidden_square + 1, routing_square = routing + 1,
-                                updates = routing_square + 1, update_squares = updates + std::int64_t{nn::num_blocks},
+  static constexpr std::int64_t balance = kernels::num_loss_totals, z = balance + 1, balance_square = z + 1,
+                                z_square = balance_square + 1, hidden = z_square + 1, hidden_square = hidden + 1,
+                                routing = hidden_square + 1, routing_square = routing + 1, updates = routing_square + 1,
+                                update_squares = updates + std::int64_t{nn::num_blocks},
                                 of_preferences = update_squares + std::int64_t{nn::num_blocks},
                                 of_spans = of_preferences + kernels::num_preference_columns,
                                 of_pairs = of_spans + kernels::num_span_columns,

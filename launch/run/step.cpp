@@ -220,6 +220,8 @@ StepResult QueuedPasses::read() {
   result.objective = result.head.loss;
   result.balance = sums[StepSums::balance];
   result.z = sums[StepSums::z];
+  result.balance_square = sums[StepSums::balance_square];
+  result.z_square = sums[StepSums::z_square];
   result.hidden = sums[StepSums::hidden];
   if (const auto pairs = sums.subspan(StepSums::of_preferences, kernels::num_preference_columns);
       pairs[kernels::PreferencePairs] > 0) {

@@ -127,8 +127,9 @@ struct StepResult {
   double hidden_square = 0;  // of their gradients with respect to what is compared: the sum of squares
   std::array<double, nn::num_blocks> update_squares = {};
   double routing_square = 0;  // of core::match_routing
-  double balance = 0;  // router losses, weighted
+  double balance = 0;         // router losses, weighted
   double z = 0;
+  double balance_square = 0, z_square = 0;  // of their gradients with respect to the routers' logits
   /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones
   std::vector<std::vector<double>> expert_load;
   std::vector<double> untaken;  // by such layers: tokens that no expert took

@@ -298,18 +298,19 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   if (!r.expert_load.empty()) {
     line["balance_loss"] = r.balance;
     line["z_loss"] = r.z;
+    if (config.moe_loss.balance_weight > 0) line["grad_norm_balance"] = std::sqrt(r.balance_square);
+    if (config.moe_loss.z_weight > 0) line["grad_norm_z"] = std::sqrt(r.z_square);
     line["expert_load"] = nlohmann::ordered_json::array();
     const nn::ModelConfig& model = session_.student->config();
-    const RoutingConfig& routing = session_.config.routing;
     const auto tokens = static_cast<double>(report.num_tokens);
     for (std::int64_t layer = 0, row = 0; layer < model.num_layers + model.num_predict_layers; ++layer) {
       if (!model.is_moe_layer(layer)) continue;
       const auto at = static_cast<std::size_t>(row++);
       const std::vector<double>& load = r.expert_load[at];
-      const double chosen = routing.expert_choice ? std::accumulate(load.begin(), load.end(), 0.0)
-                                                  : tokens * static_cast<double>(model.moe.experts_per_token);
+      const double chosen = config.routing.expert_choice ? std::accumulate(load.begin(), load.end(), 0.0)
+                                                         : tokens * static_cast<double>(model.moe.experts_per_token);
       const auto untaken =
-          routing.leaves_out() && !r.untaken.empty() ? std::optional(r.untaken[at] / tokens) : std::nullopt;
+          config.routing.leaves_out() && !r.untaken.empty() ? std::optional(r.untaken[at] / tokens) : std::nullopt;
       line["expert_load"].push_back(load_to_json(layer, load, chosen, untaken, is_detailed(report.step)));
       if (!report.fullest_ranks.empty()) line["expert_load"].back()["fullest_rank"] = report.fullest_ranks[at];
     }
@@ -370,8 +371,7 @@ bool Trainer::evaluate(nlohmann::ordered_json& line) {
   for (const std::string& said : to_lines(measured)) log_->info("step {}: {}", steps_done(), said);
   const std::optional<std::string> warning =
       starved_warning(measured.held_out.load, session_.config.routing.expert_choice);
-  if (warning && !std::exchange(has_warned_, true))
-    log_->warn("step {}: {}", steps_done(), *warning);
+  if (warning && !std::exchange(has_warned_, true)) log_->warn("step {}: {}", steps_done(), *warning);
   const std::string& figure = session_.config.train.keep_best;
   return !figure.empty() && offer(best_, figure, steps_done(), measured, evaluations_.is_regular(figure, steps_done()));
 }

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <functional>
 
+#include "core/ops/router.h"
 #include "tests/support/gradient_check.h"
 #include "tests/support/tensors.h"
 
@@ -19,9 +21,29 @@ using ::testing::ThrowsMessage;
 const auto memory = Memory::cpu(2);
 
 /// Of whole sequences, whose numbers are below 3.
-Var balance(Tape& tape, const Var& p, const Tensor& chosen, const Tensor& sequence, double weight) {
+Var balance(Tape& tape, const Var& p, const Tensor& chosen, const Tensor& sequence, double weight,
+            const Tensor& squares = {}) {
   const Tensor counts = sequence_counts(chosen, sequence, 3, p.shape()[1], p.value.dtype());
-  return balance_loss(tape, p, counts, sequence, chosen.shape()[1], weight);
+  return balance_loss(tape, p, counts, sequence, chosen.shape()[1], weight, squares);
+}
+
+using LossOfLogits = std::function<Var(Tape& tape, const Var& logits, const Tensor& squares)>;
+
+/// What a loss of logits adds to squares is what the logits' gradient says; once, though the loss is taken again.
+void expect_squares_of_gradient(const Tensor& logits, const LossOfLogits& loss) {
+  Tape tape, replay(tape);
+  const Var z = leaf(logits);
+  const Tensor squares = tensor<double>(memory, {1}, {2});
+  tape.backward(loss(tape, z, squares));
+  loss(replay, z, squares);
+  double expected = 0;
+  for (const double g : host_values<double>(gradient(z.slot, z.value))) expected += g * g;
+  EXPECT_NEAR(host_value(squares), 2 + expected, 1e-13);
+  // Float32 as float64, from nothing.
+  Tape off(Tape::Mode::Off);
+  const Tensor of_float = tensor<double>(memory, {1}, {0});
+  loss(off, constant(logits.to(DType::F32)), of_float);
+  EXPECT_NEAR(host_value(of_float), expected, 1e-5 * expected);
 }
 
 TEST(BalanceLoss, Values) {
@@ -63,6 +85,22 @@ TEST(BalanceLoss, Gradients) {
           return balance(tape, in[0], chosen.rows(0, tokens), sequence.rows(0, tokens), 0.3);
         },
         {random_tensor(memory, {tokens, 6}, 1)});
+}
+
+TEST(BalanceLoss, SquaresAreThoseOfTheLogitsGradient) {
+  const Tensor chosen = tensor<std::int32_t>(memory, {5, 2}, {0, 3, 3, 1, 0, 3, 3, 0, 4, 3});
+  const Tensor sequence = tensor<std::int32_t>(memory, {5}, {0, 0, 0, 2, 2});
+  const nn::Communicators alone = nn::single_communicators();
+  for (const std::int64_t tokens : {0, 1, 5}) {
+    const Tensor logits = random_tensor(memory, {tokens, 6}, 1), of = chosen.rows(0, tokens);
+    expect_squares_of_gradient(logits, [&](Tape& tape, const Var& z, const Tensor& squares) {
+      const Var p = route(tape, z, 2, false, 1).probabilities;
+      return balance(tape, p, of, sequence.rows(0, tokens), 3, squares);
+    });
+    expect_squares_of_gradient(logits, [&](Tape& tape, const Var& z, const Tensor& squares) {
+      return batch_balance_loss(tape, route(tape, z, 2, false, 1).probabilities, of, *alone.batch, 0.3, squares);
+    });
+  }
 }
 
 // As BalanceLoss.Values with all three tokens as one: shares (1/2, 1/2), sums of probabilities (1.5, 1.5).
@@ -114,6 +152,13 @@ TEST(ZLoss, Gradients) {
   for (const Shape& shape : {Shape{0, 3}, Shape{1, 1}, Shape{5, 7}})
     check_gradients([](Tape& tape, std::span<const Var> in) { return z_loss(tape, in[0], 0.3); },
                     {random_tensor(memory, shape, 1)});
+}
+
+TEST(ZLoss, SquaresAreThoseOfTheGradient) {
+  for (const Shape& shape : {Shape{0, 3}, Shape{1, 1}, Shape{5, 7}})
+    expect_squares_of_gradient(random_tensor(memory, shape, 1), [](Tape& tape, const Var& z, const Tensor& squares) {
+      return z_loss(tape, z, 0.3, squares);
+    });
 }
 
 }  // namespace

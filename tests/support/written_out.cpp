@@ -176,6 +176,45 @@ Tensor chosen_by_experts(const Tensor& scores, const nn::Batch& batch, std::int6
   return Tensor::from<std::int32_t>(memory(), scores.shape(), selection);
 }
 
+/// Of the balance loss with respect to logits whose softmax the probabilities are, by the softmax's derivatives: the
+/// gradient's length, squared. `group` [T] says what is counted together.
+double balance_square(const core::Routing& routing, const Tensor& group, std::int64_t groups, double weight) {
+  const std::int64_t experts = routing.probabilities.shape()[1], choices = routing.selection.shape()[1];
+  const std::int32_t *of = group.data<std::int32_t>(), *chosen = routing.selection.data<std::int32_t>();
+  std::vector<double> load(static_cast<std::size_t>(groups * experts)), size(static_cast<std::size_t>(groups));
+  for (std::int64_t t = 0; t < group.numel(); ++t) {
+    size[static_cast<std::size_t>(of[t])] += 1;
+    for (std::int64_t k = 0; k < choices; ++k)
+      load[static_cast<std::size_t>(of[t] * experts + chosen[t * choices + k])] += 1;
+  }
+  double square = 0;
+  for (std::int64_t t = 0; t < group.numel(); ++t) {
+    const double* p = routing.probabilities.value.data<double>() + t * experts;
+    const double* loads = load.data() + of[t] * experts;
+    const double tokens = size[static_cast<std::size_t>(of[t])];
+    const double factor = weight * static_cast<double>(experts) / (tokens * static_cast<double>(choices)) / tokens;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      double dz = 0;
+      for (std::int64_t j = 0; j < experts; ++j) dz += factor * loads[j] * p[j] * ((j == e ? 1 : 0) - p[e]);
+      square += dz * dz;
+    }
+  }
+  return square;
+}
+
+/// Likewise of the z-loss with respect to the logits.
+double z_square(const Tensor& logits, double weight) {
+  const std::int64_t experts = logits.shape()[1];
+  double square = 0;
+  for (std::int64_t t = 0; t < logits.shape()[0]; ++t) {
+    const double* z = logits.data<double>() + t * experts;
+    double sum = 0;
+    for (std::int64_t e = 0; e < experts; ++e) sum += std::exp(z[e]);
+    for (std::int64_t e = 0; e < experts; ++e) square += std::pow(2 * weight * std::log(sum) * std::exp(z[e]) / sum, 2);
+  }
+  return square;
+}
+
 }  // namespace
 
 Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::Batch& batch,
@@ -201,6 +240,7 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
   const auto balance = [&](const Tensor& group, std::int64_t groups, double weight) {
     const Tensor counts =
         core::sequence_counts(routing.selection, group, groups, moe.num_experts, logits.value.dtype());
+    pass.balance_square += balance_square(routing, group, groups, weight);
     return core::balance_loss(tape, routing.probabilities, counts, group, moe.experts_per_token, weight);
   };
   if (router.balance > 0 && router.balance_scope == nn::BalanceScope::Sequence)
@@ -210,7 +250,10 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
     const Tensor one_group = Tensor::zeros(memory(), DType::I32, {x.shape()[0]});
     pass.balance = sum(tape, pass.balance, balance(one_group, 1, router.balance / layers));
   }
-  if (router.z > 0) pass.z = sum(tape, pass.z, core::z_loss(tape, logits, router.z / (tokens * layers)));
+  if (router.z > 0) {
+    pass.z = sum(tape, pass.z, core::z_loss(tape, logits, router.z / (tokens * layers)));
+    pass.z_square += z_square(logits.value, router.z / (tokens * layers));
+  }
   const Tensor selection =
       router.capacity_factor > 0 && !router.expert_choice
           ? core::limit_capacity(routing.selection, batch.sequence, moe.num_experts, router.capacity_factor)

@@ -41,6 +41,7 @@ class WrittenOut {
     std::vector<core::Var> states;                 // [T,C] before each layer, and behind the last
     core::Var logits;                              // [T,V]
     core::Var balance, z;                          // weighted, summed over the layers with experts; undefined without
+    double balance_square = 0, z_square = 0;       // of their gradients with respect to the routers' logits
     std::vector<std::vector<double>> load = {};    // [layer with experts][expert]: assignments without the dropped ones
     std::vector<double> untaken = {};              // [layer with experts]: tokens without an expert
     std::vector<core::Tensor> router_inputs = {};  // [layer with experts]: [T,C]

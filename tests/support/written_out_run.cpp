@@ -71,6 +71,8 @@ Step step_by(WrittenOut& student, const WrittenOut* teacher, const data::TokenBa
   step.figures = figures_of(pass.logits.value, theirs ? &*theirs : nullptr, samples.targets, num_byte_tokens);
   step.load = pass.load;
   step.untaken = pass.untaken;
+  step.balance_norm = std::sqrt(pass.balance_square);
+  step.z_norm = std::sqrt(pass.z_square);
   core::accumulate(pass.logits.slot, gradient);
   for (const auto& [term, value] : {std::pair{&pass.balance, &step.balance}, std::pair{&pass.z, &step.z}}) {
     if (!term->value.defined()) continue;
@@ -207,6 +209,10 @@ void expect_step(const json& line, const Step& step, double rate, std::int64_t t
   expect_near(line["grad_norm"], step.norm, "grad_norm");
   expect_near(line["balance_loss"], step.balance, "balance_loss");
   expect_near(line["z_loss"], step.z, "z_loss");
+  for (const auto& [name, norm] : {std::pair("grad_norm_balance", step.balance_norm), {"grad_norm_z", step.z_norm}}) {
+    ASSERT_EQ(line.contains(name), norm > 0) << name;
+    if (norm > 0) expect_near(line[name], norm, name);
+  }
   EXPECT_NEAR(line["lr"].get<double>(), rate, 1e-12 * rate);
   EXPECT_EQ(line["tokens"], tokens);
   if (has_teacher) {

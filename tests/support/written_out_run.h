@@ -45,6 +45,7 @@ std::shared_ptr<const data::TokenFile> byte_token_file(const RunFolder& folder, 
 /// A step's loss and gradients, before the optimizer.
 struct Step {
   double loss = 0, balance = 0, z = 0, hidden = 0, norm = 0;
+  double balance_norm = 0, z_norm = 0;  // of the gradients of these terms with respect to the routers' logits
   Figures figures;
   std::vector<std::vector<double>> load;
   std::vector<double> untaken;

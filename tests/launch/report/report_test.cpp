@@ -58,10 +58,10 @@ class ReportTest : public ::testing::Test {
   }
   static std::string load_fields(int step) {
     const char* counts = step % 10 == 0 ? R"(,"assignments":[60,4,0,0])" : "";
-    return fmt::format(
-        R"(,"balance_loss":0.01,"z_loss":0.002,"expert_load":[{{"layer":1,"min":0,"max":0.9,"entropy":0.17{}}},)"
-        R"({{"layer":2,"min":0.2,"max":0.3,"entropy":0.99{}}}])",
-        counts, counts);
+    return fmt::format(R"(,"balance_loss":0.01,"z_loss":0.002,"grad_norm_balance":0.03,"grad_norm_z":0.004)"
+                       R"(,"expert_load":[{{"layer":1,"min":0,"max":0.9,"entropy":0.17{}}},)"
+                       R"({{"layer":2,"min":0.2,"max":0.3,"entropy":0.99{}}}])",
+                       counts, counts);
   }
   static Evaluation evaluation(double kl) {
     return {.tokens = 4096,
@@ -92,9 +92,10 @@ TEST_F(ReportTest, DistillationWithExpertsHasEveryPlot) {
                      .cut = {.layers = {0, 3}}});
   write_end(run_, {.step = 400, .student = evaluation(1.125), .student_text = " there was"});
   const XmlNode page = parse_xml(this->page());
-  for (const char* title : {"Loss", "KL to the teacher", "Cross-entropy", "Top-1 agreement", "Learning rate",
-                            "Gradient norm", "Speed", "Use of the machine", "Memory", "Router losses",
-                            "Expert load by layer", "Expert load: entropy", "Expert load: shares", "Acceptance"})
+  for (const char* title :
+       {"Loss", "KL to the teacher", "Cross-entropy", "Top-1 agreement", "Learning rate", "Gradient norm", "Speed",
+        "Use of the machine", "Memory", "Router losses", "Router losses: gradients", "Expert load by layer",
+        "Expert load: entropy", "Expert load: shares", "Acceptance"})
     EXPECT_THAT(titles(page), Contains(title));
   EXPECT_EQ(page.all("svg").size() + 3, page.all("figure").size());  // three continuations
   EXPECT_THAT(titles(page), AllOf(Contains("Expert load over time"), Contains("Expert load: starved")));

@@ -179,7 +179,9 @@ TEST(EndToEnd, RoutersAndBlocksAreMatched) {
                        "grad_norm_divergence",
                        "grad_norm_attention",
                        "grad_norm_feed_forward",
-                       "grad_norm_router"};
+                       "grad_norm_router",
+                       "grad_norm_balance",
+                       "grad_norm_z"};
   for (std::size_t i = 0; i < 3; ++i)
     for (const char* name : fields) EXPECT_EQ(whole[i][name], resumed[i][name]) << name << " " << i;
   for (const std::string layout :
