@@ -52,7 +52,9 @@ class SingleTensorComm final : public TensorComm {
     return [x = std::move(x)] { return x; };
   }
   void max(Tensor&) override {}
-  Tensor gather(const Tensor& part, int, std::int64_t) override { return part; }
+  RowsUnderWay start_gather(const Tensor& part, int, std::int64_t) override {
+    return [part] { return part; };
+  }
   RowsUnderWay start_sum_share(const Tensor& x) override {
     return [x] { return x; };
   }

@@ -86,11 +86,14 @@ class TensorComm {
   virtual RowsUnderWay start_sum(Tensor x) = 0;
   virtual void max(Tensor& x) = 0;
   /// Every rank's part of `dimension`, in rank order, which together are `total` long.
-  virtual Tensor gather(const Tensor& part, int dimension, std::int64_t total) = 0;
+  virtual RowsUnderWay start_gather(const Tensor& part, int dimension, std::int64_t total) = 0;
   /// This rank's rows of the sum of every rank's x [T,...]; of gathering rows, the transpose.
   virtual RowsUnderWay start_sum_share(const Tensor& x) = 0;
 
   void sum(Tensor& x) { start_sum(x)(); }
+  Tensor gather(const Tensor& part, int dimension, std::int64_t total) {
+    return start_gather(part, dimension, total)();
+  }
   Tensor sum_share(const Tensor& x) { return start_sum_share(x)(); }
 };
 

@@ -89,19 +89,21 @@ of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true mode
   dp2 ep4 tp2ep2 tp2ep2+$divided
 of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided cp2
 of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent.rope_width=4 model.latent.value_width=6 model.num_kv_heads=6" \
-  dp2 tp2 tp4 tp2ep2 tp3+$divided cp2
+  dp2 tp2 tp4 tp2ep2 tp3+$divided cp2 tp3+$divided+$summed=3
 of mamba "$experts $mamba model.positions=NONE model.residual_scale=0.7 model.logits_scale=0.5" \
-  dp2 tp2 tp4 ep2 tp2ep2 pp2 pp3dp2 tp3+$divided tp2+train.recompute=true+batch.micro_batches=2 dp2+$sharded=PARAMETERS
+  dp2 tp2 tp4 ep2 tp2ep2 pp2 pp3dp2 tp3+$divided tp2+train.recompute=true+batch.micro_batches=2 dp2+$sharded=PARAMETERS \
+  tp3+$divided+$summed=2+train.recompute=true
 of mamba_groups "$mamba model.mamba.num_groups=3 model.mamba.conv_bias=false model.mamba.least_step=0.01 model.mamba.most_step=0.9" \
-  dp2 tp2 tp3 pp2 tp2+$divided dp2+$sharded=PARAMETERS
+  dp2 tp2 tp3 pp2 tp2+$divided dp2+$sharded=PARAMETERS tp2+$divided+$summed=4
 of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided
 of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
   dp3 tp2 tp5 tp2+$divided cp2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
-  dp2 tp2 tp3+$divided
+  dp2 tp2 tp3+$divided tp3+$divided+$summed=2
 of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2 tp2ep2+$dealt
 of ahead_stages "$experts model.num_layers=5 model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
   pp2+parallel.schedule=ZERO_BUBBLE pp3+parallel.schedule=ZERO_BUBBLE+train.recompute=true pp2dp2+$sharded=PARAMETERS \
+  pp2tp2+parallel.schedule=ZERO_BUBBLE+$divided+$summed=3 \
   pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp4+$sharded=GRADIENTS+$neighbours=2
 of ahead_tied "$experts model.num_predict_layers=2 model.tied_head=true batch.micro_batches=2" dp2 pp2 pp2tp2 pp2dp2+$sharded=OPTIMIZER
 of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS \

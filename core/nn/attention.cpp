@@ -1,9 +1,10 @@
 #include "core/nn/attention.h"
 
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "core/nn/projected.h"
-#include "core/nn/stream.h"
 #include "core/ops/cut_rms_norm.h"
 #include "core/ops/rope.h"
 
@@ -23,18 +24,13 @@ Var head_normed(Tape& tape, const Pass& pass, const Var& heads, const Norm& norm
 }  // namespace
 
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
-  const Var entered = enter_stream(tape, pass, x);
-  const auto heads_of = [&](const Parameter& weight, const Parameter* bias, const Norm& norm) {
-    const Var heads = projected(tape, pass, entered, weight, bias);
-    return norm ? head_normed(tape, pass, heads, norm, norms) : heads;
-  };
-  Var queries = heads_of(*q, q_bias, q_norm);
-  Var keys = heads_of(*k, k_bias, k_norm);
+  std::vector<Var> made = enter_projected(tape, pass, x, {{q, q_bias}, {k, k_bias}, {v, v_bias}});
+  Var queries = std::move(made[0]), keys = std::move(made[1]), values = std::move(made[2]);
+  if (q_norm) queries = head_normed(tape, pass, queries, q_norm, norms);
+  if (k_norm) keys = head_normed(tape, pass, keys, k_norm, norms);
   if (rope)
     std::tie(queries, keys) = core::rope(tape, std::move(queries), std::move(keys), pass.rope_rows[*rope],
                                          pass.ropes[*rope], {shape.width}, {shape.width});
-  Var values = heads_of(*v, v_bias, {});
-  end_of_reads(tape, pass, entered, x);
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, pass.cached, keys.value, values.value);
     keys = core::constant(all_keys);

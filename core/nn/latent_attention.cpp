@@ -16,22 +16,21 @@ Var LatentAttention::forward(Tape& tape, const Pass& pass, const Var& x, std::in
   const Var asked = q_a != nullptr ? norms.normed(tape, product(x, *q_a), q_a_norm) : x;
   const Var latent = norms.normed(tape, product(x, *kv_a), kv_a_norm);
   Var turning = enter_stream(tape, pass, product(x, *k_rope));
-  const Var entered_asked = enter_stream(tape, pass, asked), entered = enter_stream(tape, pass, latent);
   const std::int64_t turned = k_rope->value.shape()[0];
-  Var queries = product(entered_asked, *q);
-  end_of_reads(tape, pass, entered_asked, asked);
+  Var queries = enter_projected(tape, pass, asked, {{q}})[0];
   std::tie(queries, turning) = core::rope(tape, std::move(queries), std::move(turning), pass.rope_rows[rope],
                                           pass.ropes[rope], {shape.width, shape.width - turned});
-  const Var attended = pass.cache != nullptr && absorbs ? absorbed(tape, pass, queries, entered, turning, layer)
-                                                        : widened(tape, pass, queries, entered, turning, layer);
-  end_of_reads(tape, pass, entered, latent);
+  const Var attended = pass.cache != nullptr && absorbs
+                           ? absorbed(tape, pass, queries, enter_stream(tape, pass, latent), turning, layer)
+                           : widened(tape, pass, queries, latent, turning, layer);
   return exit_projected(tape, pass, attended, *o);
 }
 
 Var LatentAttention::widened(Tape& tape, const Pass& pass, const Var& queries, const Var& latent, const Var& turning,
                              std::int64_t layer) const {
-  Var keys = core::join_heads(tape, projected(tape, pass, latent, *k_b), turning, shape.num_heads);
-  Var values = projected(tape, pass, latent, *v_b);
+  std::vector<Var> made = enter_projected(tape, pass, latent, {{k_b}, {v_b}});
+  Var keys = std::move(made[0]), values = std::move(made[1]);
+  keys = core::join_heads(tape, keys, turning, shape.num_heads);
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, pass.cached, keys.value, values.value);
     keys = core::constant(all_keys);

@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "core/nn/projected.h"
 #include "core/nn/stream.h"
@@ -37,15 +39,16 @@ Var Mamba::forward(Tape& tape, const Pass& pass, const Var& input, std::int64_t 
     return core::causal_conv(tape, of, as_var(*filters.weight), core::as_optional_var(filters.bias), sequences,
                              state_of(pass, layer, which));
   };
-  const Var entered = enter_stream(tape, pass, input);
-  const auto of_group = [&](const Parameter& weight) {
-    return has_one_group ? enter_stream(tape, pass, projected(tape, pass, input, weight))
-                         : projected(tape, pass, entered, weight);
+  std::vector<Projection> projections = {{x}, {dt}, {z}};
+  if (!has_one_group)
+    for (const Parameter* weight : {b, c}) projections.push_back({weight});
+  std::vector<Var> made = enter_projected(tape, pass, input, projections);
+  const auto taken = [&](std::size_t i) { return std::move(made[i]); };
+  const auto of_group = [&](const Parameter& weight, std::size_t i) {
+    return has_one_group ? enter_stream(tape, pass, projected(tape, pass, input, weight)) : taken(i);
   };
-  const Var writes = filtered(of_group(*b), of_b, of_writes), reads = filtered(of_group(*c), of_c, of_reads);
-  const Var inputs = filtered(projected(tape, pass, entered, *x), of_x, of_inputs);
-  const Var steps = projected(tape, pass, entered, *dt), gate = projected(tape, pass, entered, *z);
-  end_of_reads(tape, pass, entered, input);
+  const Var writes = filtered(of_group(*b, 3), of_b, of_writes), reads = filtered(of_group(*c, 4), of_c, of_reads);
+  const Var inputs = filtered(taken(0), of_x, of_inputs), steps = taken(1), gate = taken(2);
   const Var mixed =
       core::state_scan(tape, inputs, steps, writes, reads, {as_var(*dt_bias), as_var(*a_log), as_var(*skip)}, shape,
                        sequences, state_of(pass, layer, of_heads));

@@ -1,19 +1,21 @@
 #include "core/nn/mlp.h"
 
+#include <vector>
+
 #include "core/nn/projected.h"
-#include "core/nn/stream.h"
 #include "core/ops/gelu.h"
 #include "core/ops/swiglu.h"
 
 namespace limbeck::nn {
 
 Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
-  const Var entered = enter_stream(tape, pass, x);
-  const Var risen = projected(tape, pass, entered, *up, up_bias);
-  const Var hidden = gate != nullptr ? core::swiglu(tape, projected(tape, pass, entered, *gate, gate_bias), risen,
-                                                    activation, activation_limit)
-                                     : core::gelu(tape, risen, activation);
-  end_of_reads(tape, pass, entered, x);
+  const Var hidden = [&] {
+    std::vector<Projection> projections = {{up, up_bias}};
+    if (gate != nullptr) projections.push_back({gate, gate_bias});
+    const std::vector<Var> made = enter_projected(tape, pass, x, projections);
+    return gate != nullptr ? core::swiglu(tape, made[1], made[0], activation, activation_limit)
+                           : core::gelu(tape, made[0], activation);
+  }();
   if (pass.inside && !tape.is_replay()) pass.inside(Inside::Neurons, hidden.value);
   return exit_projected(tape, pass, hidden, *down, down_bias);
 }

@@ -109,7 +109,8 @@ struct Pass {
   /// experts compute on another. The same on every rank.
   std::int64_t expert_chunks = 1;
   /// Where single tensors are cut, a product that ends in a sum over their ranks is made in so many runs of tokens, one
-  /// of which is summed while the next is multiplied. The same on every rank.
+  /// of which is summed while the next is multiplied; and products that begin with gathered tokens, one of which is
+  /// gathered while the one before is multiplied. The same on every rank.
   std::int64_t tensor_chunks = 1;
 
   /// [N,E] of `dtype`: assignments of each of the batch's sequences to each expert, of all of its tokens (`selection`

@@ -1,5 +1,7 @@
 #include "core/nn/projected.h"
 
+#include <algorithm>
+
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/add_bias.h"
@@ -16,6 +18,26 @@ Var projected(Tape& tape, const Pass& pass, const Var& x, const Parameter& weigh
   if (!weight.adapter) return y;
   const Var narrow = core::scale(tape, core::linear(tape, x, as_var(*weight.adapter->a)), weight.adapter->scale);
   return core::add(tape, y, core::linear(tape, narrow, as_var(*weight.adapter->b)));
+}
+
+std::vector<Var> enter_projected(Tape& tape, const Pass& pass, const Var& x,
+                                 const std::vector<Projection>& projections) {
+  const bool is_adapted =
+      std::ranges::any_of(projections, [](const Projection& p) { return p.weight->adapter.has_value(); });
+  std::vector<Var> made;
+  if (is_adapted || !pass.sequence_parallel) {
+    const Var entered = enter_stream(tape, pass, x);
+    for (const Projection& p : projections) made.push_back(projected(tape, pass, entered, *p.weight, p.bias));
+    end_of_reads(tape, pass, entered, x);
+    return made;
+  }
+  std::vector<Var> weights;
+  for (const Projection& p : projections) weights.push_back(as_var(*p.weight));
+  made = core::enter_sequence_linear(tape, x, pass.batch.num_tokens(), weights, pass.products, *pass.comms.tensor,
+                                     pass.tensor_chunks);
+  for (std::size_t i = 0; i < made.size(); ++i)
+    if (projections[i].bias != nullptr) made[i] = core::add_bias(tape, made[i], as_var(*projections[i].bias));
+  return made;
 }
 
 Var exit_projected(Tape& tape, const Pass& pass, const Var& x, const Parameter& weight, const Parameter* bias) {

@@ -1,11 +1,14 @@
 // The products of a layer's activations with its weights: by the weight as it is, or with what an adapter adds to it.
 //
-//     const Var queries = projected(tape, pass, entered, *q, q_bias);                         // [T,C] -> [T,H*D]
+//     const std::vector<Var> made = enter_projected(tape, pass, x, {{q, q_bias}, {k, k_bias}});    // [T,H*D], [T,G*D]
+//     const Var latent = projected(tape, pass, x, *kv_a);                                     // [T,C] -> [T,R]
 //     const Var risen = projected_by_experts(tape, rows, *up, offsets);                       // [R,C] -> [R,F]
 //     return exit_projected(tape, pass, attended, *o, o_bias);                                // [T,H*D] -> [T,C]
 //
 // An adapter's part is scale (x A^T) B^T: W and B A are never added, but where somebody reads the weight itself.
 #pragma once
+
+#include <vector>
 
 #include "core/nn/pass.h"
 
@@ -14,6 +17,16 @@ namespace limbeck::nn {
 /// By Pass::products, but for the adapter's part, whose products are as activations are.
 Var projected(Tape& tape, const Pass& pass, const Var& x /*[T,in]*/, const Parameter& weight /*[out,in]*/,
               const Parameter* bias = nullptr /*[out]*/);
+
+struct Projection {
+  const Parameter* weight;          // [out,in]
+  const Parameter* bias = nullptr;  // [out]
+};
+
+/// projected by each of them, [T,out], of what enter_stream gives of x (core/nn/stream.h), which nothing else reads.
+/// With Pass::sequence_parallel that is gathered in Pass::tensor_chunks where no weight has an adapter.
+std::vector<Var> enter_projected(Tape& tape, const Pass& pass, const Var& x /*[T,in]*/,
+                                 const std::vector<Projection>& projections);
 
 /// exit_stream of it (core/nn/stream.h), in Pass::tensor_chunks where the weight has no adapter; and the bias, which is
 /// whole on every rank, is added once.

@@ -5,7 +5,9 @@
 //     const Var entered = enter_stream(tape, pass, normed);                  // [T,C]
 //     const Var hidden = core::linear(tape, entered, as_var(*up));           // up: this rank's part
 //     end_of_reads(tape, pass, entered, normed);
-//     return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down)));     // or exit_projected
+//     return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down)));
+//
+// enter_projected and exit_projected (core/nn/projected.h) are these with their products.
 #pragma once
 
 #include "core/nn/pass.h"

@@ -34,6 +34,19 @@ Var with_exit_sequence(Tape& tape, const Var& x, std::int64_t num_rows, Tensor s
   return out;
 }
 
+/// What enter_sequence gives, once the rows of all ranks are here.
+Var with_enter_sequence(Tape& tape, const Var& rows, Tensor whole, nn::TensorComm& comm) {
+  Var out = tape.output(std::move(whole), {&rows});
+  if (out.slot)
+    tape.push(
+        {"enter_sequence", {rows.slot}, [&tape, &comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
+           const nn::RowsUnderWay share = comm.start_sum_share(gradient(slot, like));
+           tape.fill_wait();
+           accumulate(to, share());
+         }});
+  return out;
+}
+
 /// Of each rank's share of x [T,in] the rows of a run, rank by rank; zeros behind the end of a share.
 Tensor run_of_shares(const Tensor& x, const Slice& run, std::int64_t ranks) {
   const std::int64_t num_rows = x.shape()[0];
@@ -45,6 +58,24 @@ Tensor run_of_shares(const Tensor& x, const Slice& run, std::int64_t ranks) {
     const std::int64_t count = std::min(run.count, share.count - run.first);
     rows.rows(r * run.count, count).copy_from(x.rows(share.first + run.first, count));
   }
+  return rows;
+}
+
+/// Its transpose: the rows of a run go to their places in x [T,...].
+void put_run(const Tensor& rows, const Slice& run, std::int64_t ranks, const Tensor& x) {
+  for (std::int64_t r = 0; r < ranks; ++r) {
+    const Slice share = slice_of(x.shape()[0], r, ranks);
+    const std::int64_t count = std::min(run.count, share.count - run.first);
+    x.rows(share.first + run.first, count).copy_from(rows.rows(r * run.count, count));
+  }
+}
+
+/// The rows of a run of one share [T_local,in]; zeros behind its end.
+Tensor run_of_share(const Tensor& share, const Slice& run) {
+  const std::int64_t count = std::min(run.count, share.shape()[0] - run.first);
+  if (count == run.count) return share.rows(run.first, count);
+  const Tensor rows = Tensor::zeros(share.memory(), share.dtype(), {run.count, share.shape()[1]});
+  rows.rows(0, count).copy_from(share.rows(run.first, count));
   return rows;
 }
 
@@ -98,15 +129,7 @@ Var gather(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& c
 
 Var enter_sequence(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& comm) {
   if (comm.size() == 1) return rows;
-  Var out = tape.output(comm.gather(rows.value, 0, num_rows), {&rows});
-  if (out.slot)
-    tape.push(
-        {"enter_sequence", {rows.slot}, [&tape, &comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
-           const nn::RowsUnderWay share = comm.start_sum_share(gradient(slot, like));
-           tape.fill_wait();
-           accumulate(to, share());
-         }});
-  return out;
+  return with_enter_sequence(tape, rows, comm.gather(rows.value, 0, num_rows), comm);
 }
 
 void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorComm& comm) {
@@ -125,6 +148,51 @@ void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorCom
 Var exit_sequence(Tape& tape, const Var& x, nn::TensorComm& comm) {
   if (comm.size() == 1) return x;
   return with_exit_sequence(tape, x, x.shape()[0], comm.sum_share(x.value), comm);
+}
+
+std::vector<Var> enter_sequence_linear(Tape& tape, const Var& rows, std::int64_t num_rows, std::span<const Var> weights,
+                                       Products products, nn::TensorComm& comm, std::int64_t chunks) {
+  const std::int64_t ranks = comm.size(), longest = (num_rows + ranks - 1) / ranks, parts = std::min(chunks, longest);
+  std::vector<Var> made;
+  if (ranks == 1 || parts <= 1) {
+    const Var entered = enter_sequence(tape, rows, num_rows, comm);
+    for (const Var& weight : weights) made.push_back(linear(tape, entered, weight, products));
+    gather_again(tape, entered, rows, comm);
+    return made;
+  }
+  const Tensor& share = rows.value;
+  const std::int64_t mine = slice_of(num_rows, comm.rank(), ranks).count;
+  check(share.shape().rank() == 2 && share.shape()[0] == mine, "enter_sequence: rows are {}, expected [{},in] of {}",
+        share.shape(), mine, num_rows);
+  const auto empty = [&](std::int64_t count, std::int64_t width) {
+    return Tensor::empty(share.memory(), share.dtype(), {count, width});
+  };
+  const auto start = [&](std::int64_t i) {
+    const Slice run = slice_of(longest, i, parts);
+    return comm.start_gather(run_of_share(share, run), 0, ranks * run.count);
+  };
+  Tensor whole = empty(num_rows, share.shape()[1]);
+  std::vector<Tensor> values;
+  for (const Var& weight : weights) values.push_back(empty(num_rows, weight.shape()[0]));
+  nn::RowsUnderWay next = start(0);
+  for (std::int64_t i = 0; i < parts; ++i) {
+    const Slice run = slice_of(longest, i, parts);
+    const nn::RowsUnderWay arriving = std::exchange(next, i + 1 < parts ? start(i + 1) : nullptr);
+    const Tensor gathered = arriving();
+    put_run(gathered, run, ranks, whole);
+    for (std::size_t w = 0; w < weights.size(); ++w) {
+      const Tensor product = empty(ranks * run.count, weights[w].shape()[0]);
+      linear_rows(gathered, weights[w].value, products, product);
+      put_run(product, run, ranks, values[w]);
+    }
+  }
+  const Var entered = with_enter_sequence(tape, rows, std::move(whole), comm);
+  for (std::size_t w = 0; w < weights.size(); ++w) {
+    made.push_back(tape.output(values[w], {&entered, &weights[w]}));
+    if (made[w].slot) push_linear(tape, entered, weights[w], products, made[w].slot, values[w]);
+  }
+  gather_again(tape, entered, rows, comm);
+  return made;
 }
 
 Var linear_exit(Tape& tape, const Var& x, const Var& weight, Products products, nn::TensorComm& comm,

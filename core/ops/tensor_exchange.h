@@ -17,9 +17,18 @@
 //
 //     Var y = linear_exit(tape, hidden, down, Products::AsActivations, comm, /*chunks=*/4);
 //
+// and one whose factor is gathered first, some on their way here while it multiplies others:
+//
+//     const std::array weights = {up, gate};
+//     const std::vector<Var> hidden =
+//         enter_sequence_linear(tape, x, num_tokens, weights, Products::AsActivations, comm, /*chunks=*/4);
+//
 // Every rank calls these equally often and in the same order, forward and backward. With one rank they return what they
 // were given. The communicator outlives the tape.
 #pragma once
+
+#include <span>
+#include <vector>
 
 #include "core/communicators.h"
 #include "core/ops/linear.h"
@@ -51,6 +60,13 @@ void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorCom
 
 /// Forward: this rank's rows of the sum of the ranks' x [T,...]. Backward: the rows of all ranks' gradients.
 Var exit_sequence(Tape& tape, const Var& x, nn::TensorComm& comm);
+
+/// enter_sequence, linear without a bias of what it gives by each of the weights, and gather_again, by the same steps
+/// of the tape; but of up to `chunks` runs of each rank's share of the tokens one is gathered while all products of the
+/// run before are made. Rows are in the order of the tokens, as without.
+std::vector<Var> enter_sequence_linear(Tape& tape, const Var& rows /*[T_local,in]*/, std::int64_t num_rows,
+                                       std::span<const Var> weights /*[out,in]*/, Products products,
+                                       nn::TensorComm& comm, std::int64_t chunks);
 
 /// exit, or exit_sequence, of linear without a bias, by the same steps of the tape; but of up to `chunks` runs of the
 /// tokens (of exit_sequence of each rank's share of them) one is summed while the next is multiplied. The ranks' parts

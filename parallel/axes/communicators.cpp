@@ -26,7 +26,7 @@ class GroupTensorComm final : public nn::TensorComm {
     };
   }
 
-  Tensor gather(const Tensor& part, int dimension, std::int64_t total) override {
+  nn::RowsUnderWay start_gather(const Tensor& part, int dimension, std::int64_t total) override {
     core::Shape shape = part.shape();
     const core::Slice mine = core::slice_of(total, rank(), size());
     core::check(dimension < shape.rank() && shape[dimension] == mine.count,
@@ -34,29 +34,33 @@ class GroupTensorComm final : public nn::TensorComm {
                 mine.count, total, dimension);
     shape[dimension] = total;
     Tensor whole = Tensor::empty(part.memory(), part.dtype(), shape);
-    if (whole.numel() == 0) return whole;
+    if (whole.numel() == 0) return [whole] { return whole; };
 
     // The whole is `outer` blocks of `total` rows, and a part has some rows of each.
     std::int64_t outer = 1;
     for (int d = 0; d < dimension; ++d) outer *= shape[d];
     const std::int64_t row = core::bytes_of(part.dtype(), whole.numel() / (outer * total));
-    if (outer == 1 && total % size() == 0) {
-      group_->all_gather(part, whole);
-      return whole;
-    }
+    if (outer == 1 && total % size() == 0)
+      return [handle = group_->all_gather_async(part, whole), whole]() mutable {
+        handle.wait();
+        return whole;
+      };
     const std::int64_t longest = outer * ((total + size() - 1) / size()) * row;  // equal on every rank
     Tensor sent = Tensor::zeros(part.memory(), core::DType::U8, {longest});
     sent.rows(0, part.bytes()).copy_from(part_bytes(part));
-    Tensor all = Tensor::empty(part.memory(), core::DType::U8, {size() * longest});
-    group_->all_gather(sent, all);
-    for (std::int64_t r = 0; r < size(); ++r) {
-      const core::Slice theirs = core::slice_of(total, r, size());
-      core::on_device(whole, [&](const auto& device) {
-        kernels::copy_rows(device, all.raw() + r * longest, theirs.count * row,
-                           whole.mutable_raw() + theirs.first * row, total * row, theirs.count * row, outer);
-      });
-    }
-    return whole;
+    const Tensor all = Tensor::empty(part.memory(), core::DType::U8, {size() * longest});
+    return [handle = group_->all_gather_async(sent, all), all, whole, ranks = size(), outer, total, row,
+            longest]() mutable {
+      handle.wait();
+      for (std::int64_t r = 0; r < ranks; ++r) {
+        const core::Slice theirs = core::slice_of(total, r, ranks);
+        core::on_device(whole, [&](const auto& device) {
+          kernels::copy_rows(device, all.raw() + r * longest, theirs.count * row,
+                             whole.mutable_raw() + theirs.first * row, total * row, theirs.count * row, outer);
+        });
+      }
+      return whole;
+    };
   }
 
   nn::RowsUnderWay start_sum_share(const Tensor& x) override {

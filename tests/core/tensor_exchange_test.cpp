@@ -3,11 +3,13 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "core/recompute.h"
+#include "tests/support/gradient_check.h"
 
 namespace limbeck::core {
 namespace {
@@ -15,17 +17,17 @@ namespace {
 const auto memory = Memory::cpu(1);
 
 /// One of two ranks, of which the other has zeros; says when sums start and end.
-class TellingComm final : public nn::TensorComm {
+class TellingComm : public nn::TensorComm {
  public:
   explicit TellingComm(std::vector<std::string>& told) : told_(told) {}
   std::int64_t size() const override { return 2; }
   std::int64_t rank() const override { return 0; }
   nn::RowsUnderWay start_sum(Tensor x) override { return under_way(x); }
   void max(Tensor&) override {}
-  Tensor gather(const Tensor& part, int, std::int64_t total) override {
-    Tensor whole = Tensor::zeros(part.memory(), part.dtype(), {total, part.shape()[1]});
+  nn::RowsUnderWay start_gather(const Tensor& part, int, std::int64_t total) override {
+    const Tensor whole = Tensor::zeros(part.memory(), part.dtype(), {total, part.shape()[1]});
     whole.rows(0, part.shape()[0]).copy_from(part);
-    return whole;
+    return [whole] { return whole; };
   }
   nn::RowsUnderWay start_sum_share(const Tensor& x) override { return under_way(x.rows(0, x.shape()[0] / 2)); }
 
@@ -40,7 +42,26 @@ class TellingComm final : public nn::TensorComm {
       return x;
     };
   }
+
+ protected:
   std::vector<std::string>& told_;
+};
+
+/// Says the same of gathers. What one has given is zeros once another is waited for.
+class GatheringComm final : public TellingComm {
+ public:
+  using TellingComm::TellingComm;
+  nn::RowsUnderWay start_gather(const Tensor& part, int dimension, std::int64_t total) override {
+    told_.push_back("gather starts");
+    return [this, whole = TellingComm::start_gather(part, dimension, total)()] {
+      told_.push_back("gather ends");
+      if (before_.defined()) before_.fill_zero();
+      return before_ = whole;
+    };
+  }
+
+ private:
+  Tensor before_;
 };
 
 /// Two blocks behind one another, each of which enters once and multiplies with two weights.
@@ -106,6 +127,25 @@ TEST(TensorExchange, ARunOfTokensIsSummedWhileTheNextIsMultiplied) {
     EXPECT_LT(comm.versions[0], comm.versions[1]);
     EXPECT_LT(comm.versions[1], comm.versions[2]);
   }
+}
+
+/// All products of a run are made before the next is waited for, whose way here has begun by then.
+TEST(TensorExchange, ARunOfTokensIsGatheredWhileTheOneBeforeIsMultiplied) {
+  std::vector<std::string> told;
+  GatheringComm comm(told);
+  Tape tape;
+  const Var x = leaf(testing::random_tensor(memory, {4, 3}, 1));
+  const std::array weights = {leaf(testing::random_tensor(memory, {5, 3}, 2)),
+                              leaf(testing::random_tensor(memory, {2, 3}, 3))};
+  const std::vector<Var> made = enter_sequence_linear(tape, x, 9, weights, Products::AsActivations, comm, 3);
+  EXPECT_THAT(told, ::testing::ElementsAre("gather starts", "gather starts", "gather ends", "gather starts",
+                                           "gather ends", "gather ends"));
+  const Tensor whole = Tensor::zeros(memory, DType::F64, {9, 3});
+  whole.rows(0, 4).copy_from(x.value);
+  Tape off(Tape::Mode::Off);
+  ASSERT_EQ(made.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_EQ(host_values<double>(made[i].value), host_values<double>(linear(off, constant(whole), weights[i]).value));
 }
 
 }  // namespace

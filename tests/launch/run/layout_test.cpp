@@ -106,6 +106,42 @@ TEST(TensorChunks, BitsAreThoseOfOneSum) {
   }
 }
 
+/// What else is gathered for products: by weights with biases, of latents, and of states of one group and of several.
+TEST(TensorChunks, BitsOfEachKindOfLayerAreThoseOfOneGather) {
+  const GoldenModel golden("dense_uneven.h5");
+  nn::ModelConfig biases = golden.config(), latents = biases, states = biases, groups = biases;
+  biases.attention_bias = biases.mlp_bias = true;
+  latents.num_kv_heads = latents.num_heads;
+  latents.latent = {.rank = 7, .query_rank = 5, .rope_width = 2, .value_width = 3};
+  states.mamba = {.num_heads = 6, .head_width = 5, .state_width = 7};
+  groups.mamba = {.num_heads = 6, .head_width = 5, .state_width = 7, .num_groups = 3};
+  for (const int ranks : {2, 3})
+    testing::run_ranks(ranks, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, fmt::format("tp{}", ranks), 1, /*sequence_parallel=*/true);
+      for (const nn::ModelConfig& config : {biases, latents, states, groups}) {
+        const auto gradients = [&](const launch::StepOptions& options) {
+          nn::Transformer model(config, rank.sharded(DType::F64));
+          model.init_random(3);
+          parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), DType::F64, 4096);
+          const optim::LanguageModelling objective;
+          testing::Gradients found;
+          found.loss =
+              launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync).loss();
+          for (const core::Parameter* p : model.parameters()) found.whole[p->name] = testing::values_of(p->slot->grad);
+          return found;
+        };
+        const testing::Gradients whole = gradients({});
+        for (const launch::StepOptions& options : {launch::StepOptions{.tensor_chunks = 3},
+                                                   {.tensor_chunks = 2, .recompute = true},
+                                                   {.tensor_chunks = 1024, .delay_weight_parts = true}}) {
+          const testing::Gradients found = gradients(options);
+          EXPECT_EQ(found.loss, whole.loss) << ranks << ' ' << options.tensor_chunks;
+          EXPECT_EQ(found.whole, whole.whole) << ranks << ' ' << options.tensor_chunks;
+        }
+      }
+    });
+}
+
 /// Chunks go round the stages, the last of them without a layer where the model has two; weights are left for gaps.
 TEST(Pipelines, GradientsAreThoseOfPyTorchByEverySchedule) {
   using Kind = launch::PipelineKind;

@@ -73,7 +73,8 @@ struct Case {
   std::vector<std::string> sets;
   int ranks_a_node = 0;               // as ThreadWorld takes it
   std::int64_t expert_exchanges = 0;  // of a step, counted by hand; 0: they are not
-  std::int64_t tensor_shares = 0;     // likewise: sums over tp of which each rank gets its share
+  std::int64_t tensor_shares = 0;     // likewise: sums over tp of which each rank gets its share,
+  std::int64_t tensor_gathers = 0;    // and shares that every rank gets
 };
 
 class PlannedRun : public ::testing::TestWithParam<Case> {
@@ -137,6 +138,7 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   EXPECT_EQ(planned, sent);
   if (tested.tensor_shares > 0) {
     EXPECT_EQ(planned["tp reduce_scatter"].first, tested.tensor_shares);
+    EXPECT_EQ(planned["tp all_gather"].first, tested.tensor_gathers);
   }
 }
 
@@ -150,14 +152,16 @@ INSTANTIATE_TEST_SUITE_P(
               "precision.bfloat16_weights=true"}},
         Case{"Experts", 2, {"parallel.layout=dp2"}},
         Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
-        // The embedding's; o of four layers and one down in three chunks each; and, backward, what enters these and the
-        // head.
+        // Sums: the embedding's; o of four layers and one down in three chunks each; and, backward, what enters these
+        // and the head. Gathers: what enters these in three chunks, and the head; three routers' logits; and, backward,
+        // what enters these once more, and the gradients of sums.
         Case{"TensorsInChunks",
              2,
              {"parallel.layout=tp2", "parallel.sequence_parallel=true", "parallel.tensor_chunks=3"},
              0,
              0,
-             1 + 3 * (4 + 1) + (4 + 1) + 1},
+             1 + 3 * (4 + 1) + (4 + 1) + 1,
+             3 * (4 + 1) + 1 + 3 + (4 + 1) + (4 + 1 + 1)},
         Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},
         Case{"ExpertsOfNodes", 4, {"parallel.layout=ep4"}, 2},
         // Three layers of three chunks, each of which is agreed on by two exchanges, goes there with its weights and

@@ -461,6 +461,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"sums_under_way", sums_under_way_case},
           {"weights_beside_sums", weights_beside_sums_case},
           {"sums_in_chunks", sums_in_chunks_case},
+          {"gathers_in_chunks", gathers_in_chunks_case},
           {"gradient_buckets", gradient_buckets_case},
           {"shares", shares_case},
           {"bucket_order", bucket_order_case},

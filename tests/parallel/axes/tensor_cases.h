@@ -1,6 +1,9 @@
 // What the exchanges of tensor parallelism must do on any world (see comm_cases.h).
 #pragma once
 
+#include <array>
+#include <vector>
+
 #include "core/ops/linear.h"
 #include "core/ops/tensor_exchange.h"
 #include "core/slice.h"
@@ -203,6 +206,44 @@ inline void sums_in_chunks_case(WorldComm& world) {
       const auto whole = numbers(1);
       for (const std::int64_t chunks : {2, 3, 64, 1024}) EXPECT_EQ(numbers(chunks), whole) << num_rows << ' ' << chunks;
     }
+}
+
+/// Products of rows that are gathered in runs: the bits of those of rows that are gathered at once, of what they give
+/// and of gradients, by as many steps; some ranks have no row in some runs.
+inline void gathers_in_chunks_case(WorldComm& world) {
+  using core::Tape;
+  using core::Var;
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  for (const std::int64_t num_rows : {0, 1, 5, 8, 101}) {
+    const core::Slice share = core::slice_of(num_rows, world.rank(), world.size());
+    const Tensor all = filled<double>(memory, {num_rows, 4}, 1);
+    const std::array parts = {filled<double>(memory, {3, 4}, 2 + world.rank()),
+                              filled<double>(memory, {5, 4}, 7 + world.rank())};
+    const auto numbers = [&](std::int64_t chunks) {
+      Tape tape;
+      const Var x = core::leaf(all.rows(share.first, share.count).clone());
+      const std::array weights = {core::leaf(parts[0]), core::leaf(parts[1])};
+      const std::vector<Var> made =
+          core::enter_sequence_linear(tape, x, num_rows, weights, core::Products::AsActivations, *comm, chunks);
+      EXPECT_EQ(tape.num_steps(), world.size() == 1 ? 2U : 4U);
+      std::vector<std::vector<double>> found;
+      for (const Var& y : made) {
+        found.push_back(core::host_values<double>(y.value));
+        core::accumulate(y.slot, filled<double>(memory, y.shape(), 5));
+      }
+      tape.run();
+      for (const Var* v : {&x, &weights[0], &weights[1]})
+        found.push_back(core::host_values<double>(core::gradient(v->slot, v->value)));
+      return found;
+    };
+    const auto whole = numbers(1);
+    Tape off(Tape::Mode::Off);
+    for (std::size_t i = 0; i < 2; ++i)
+      EXPECT_EQ(whole.at(i),
+                core::host_values<double>(core::linear(off, core::constant(all), core::constant(parts.at(i))).value));
+    for (const std::int64_t chunks : {2, 3, 64, 1024}) EXPECT_EQ(numbers(chunks), whole) << num_rows << ' ' << chunks;
+  }
 }
 
 /// What gather_again frees is there again, and the same, for the steps that saved it, but not written anew.
