@@ -6,7 +6,7 @@
     examples/study/study.py --tables            # of what is there, in Markdown and OUT/study.svg
 
 What was measured already lies in examples/study/results, a file a run: those runs are not made again, and the tables have them, where
-they are of the settings and steps asked for. A new result goes to OUT/results, from where it may be moved there.
+they are of the settings, the cache and the steps asked for. A new result goes to OUT/results, from where it may be moved there.
 
 Needs the release build, the teacher (launch/fetch_teacher.sh) and the text (Debian package anarchism); Python 3.9 without
 packages.
@@ -27,13 +27,24 @@ ROOT = Path(__file__).resolve().parents[2]
 STUDY = Path(__file__).resolve().parent
 KNOWN = STUDY / "results"
 TEACHER = "downloads/SmolLM2-135M-Instruct.Q4_1.gguf"
+VOCABULARY = 49152  # its tokens
+WINDOW = 256  # that it reads at once
 TEXT = Path("/usr/share/doc/anarchism/markdown")
 FIGURES = {"kl": "KL", "top1_agreement": "agreement", "sum_min": "sum min(p,q)", "ce": "cross-entropy"}
 
 
 def cached(kind, tokens=64, *more):
-    """An arm that learns from a cache, and how the cache is made."""
-    return {"cache": (f"{kind.lower()}_{tokens}", [f"teacher.cache_kind={kind}", f"teacher.cache_tokens={tokens}"]), "sets": list(more)}
+    """An arm that learns from a cache: the cache's name, how it is made, and what it then says of itself."""
+    says = {"teacher": Path(TEACHER).name, "window": WINDOW, "kind": kind, "tokens": tokens, "temperatures": [1], "quantised": True}
+    return {"cache": (f"{kind.lower()}_{tokens}", [f"teacher.cache_kind={kind}", f"teacher.cache_tokens={tokens}"], says), "sets": list(more)}
+
+
+def said_by(cache):
+    """Of a cache's folder: what it holds of whose distributions (docs/teacher_cache.md)."""
+    about = json.loads((cache / "cache.json").read_text())["cache"]
+    contents = about["contents"]
+    return {"teacher": Path(about["teacher"]["source"]).name, "window": about["windows"]["length"], "kind": contents["kind"], "tokens": contents["kept"],
+            "temperatures": contents["temperatures"], "quantised": contents["quantised"]}
 
 
 def words_of(values):
@@ -118,7 +129,8 @@ class Study:
         (self.out / "texts/made").touch()
 
     def settings(self, arm):
-        """The fields of the config in which an arm is another than student.textproto, but for its cache and its teacher's file; by these a result is known."""
+        """The fields of the config in which an arm is another than student.textproto, but for its cache and its teacher's file; by these and its cache's
+        contents a result is known."""
         wanted, steps = ARMS[arm][1], self.args.steps
         return [*wanted.get("start", []), *(s.format(smoothing=self.args.smoothing, third=steps - steps // 3 + 1) for s in wanted.get("sets", []))]
 
@@ -141,12 +153,16 @@ class Study:
     def cache_sets(self, sets):
         return words_of([f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", *sets])
 
-    def make_cache(self, name, sets):
+    def make_cache(self, name, sets, says):
+        """What it says of itself, which is what the arm expects."""
         folder = self.cache_folder(name)
         if not (folder / "whole").exists():
             print(f"== cache {name}", flush=True)
             self.limbeck("cache-teacher", *self.configs("kd"), "--out", folder, *self.cache_sets(sets), log=self.out / f"caches_{name}.log")
             (folder / "whole").touch()
+        if (said := said_by(folder)) != says:
+            sys.exit(f"study.py: error: {folder} is of {said}, expected {says}: remove it, and it is made again")
+        return said
 
     def teacher_file(self, dtype):
         return self.out / f"teacher_{dtype.lower()}.gguf"
@@ -189,12 +205,13 @@ class Study:
         return speed["kd"] / speed["ce"]
 
     def results(self, arm):
-        """By seed, of these settings and steps."""
-        known = {}
+        """By seed, of these settings and steps, and of a cache of these contents, where a result says of which it is: the first ones do not."""
+        known, cache = {}, ARMS[arm][1].get("cache", (None, None, None))[2]
         for folder in (KNOWN, self.out / "results"):
             for path in sorted(folder.glob(f"{arm}_[0-9]*.json")):
                 result = json.loads(path.read_text())
-                if result["arm"] == arm and result.get("settings") == self.settings(arm) and result.get("reference_steps") == self.args.steps:
+                if (result["arm"] == arm and result.get("settings") == self.settings(arm) and result.get("reference_steps") == self.args.steps
+                        and result.get("cache", cache) == cache):
                     known[result["seed"]] = result
         return known
 
@@ -206,17 +223,16 @@ class Study:
         run.parent.mkdir(parents=True, exist_ok=True)
         ratio = self.kd_by_ce() if ARMS[arm][1].get("as_long") else 1
         steps = round(self.args.steps * ratio)
-        if "cache" in ARMS[arm][1]:
-            self.make_cache(*ARMS[arm][1]["cache"])
+        cache = {"cache": self.make_cache(*ARMS[arm][1]["cache"])} if "cache" in ARMS[arm][1] else {}
         if "teacher" in ARMS[arm][1]:
             self.make_teacher(ARMS[arm][1]["teacher"])
         begun = time.time()
         # --resume also begins a run of which there is nothing yet.
         self.limbeck("distill", *self.configs(arm), "--out", run, "--resume", *self.sets(arm, seed, steps), log=log)
         seconds = time.time() - begun
-        measured = json.loads(self.limbeck("eval", run, "--text", self.out / "texts/held_out", "--teacher", TEACHER, "--window", 256, "--json", log=log))
+        measured = json.loads(self.limbeck("eval", run, "--text", self.out / "texts/held_out", "--teacher", TEACHER, "--window", WINDOW, "--json", log=log))
         documents = [{name: d[name] for name in ("tokens", *FIGURES)} for d in measured["documents"]]
-        result = {"arm": arm, "seed": seed, "settings": self.settings(arm), "reference_steps": self.args.steps, "steps": steps, "seconds": round(seconds, 1),
+        result = {"arm": arm, "seed": seed, "settings": self.settings(arm), **cache, "reference_steps": self.args.steps, "steps": steps, "seconds": round(seconds, 1),
                   "processor": processor(), "documents": documents}
         path = self.out / "results" / f"{arm}_{seed}.json"
         path.parent.mkdir(exist_ok=True)
@@ -253,6 +269,24 @@ def difference(of_seeds, against, figure):
     return less, *interval(of_seeds, against, figure)
 
 
+def smoothed_entropy(smoothing, vocabulary):
+    """Of one smoothed label (core/ops/smoothed_labels.h), in nats."""
+    other = smoothing / vocabulary
+    target = 1 - smoothing + other
+    return -target * math.log(target) - (vocabulary - 1) * other * math.log(other)
+
+
+def entropies(study):
+    """Of the smoothed labels and of the teacher's distributions, which are to be as soft."""
+    smoothing = study.args.smoothing
+    text = f"entropy, nats: of labels smoothed by {smoothing:g} {smoothed_entropy(smoothing, VOCABULARY):.3f}; of the teacher's distributions "
+    found = next((path for folder in (study.out, KNOWN) if (path := folder / "teacher_entropy.json").exists()), None)
+    if found is None:
+        return text + f"not measured: {STUDY / 'teacher_entropy.py'} {study.out} does"
+    teacher = json.loads(found.read_text())
+    return text + f"{teacher['entropy']:.3f} in the mean, with a standard error of {teacher['error']:.3f}, of {teacher['positions']} positions"
+
+
 def tables(study):
     results = {arm: seeds for arm in ARMS if (seeds := study.results(arm))}
     found = {arm: {s: documents_of(r) for s, r in seeds.items()} for arm, seeds in results.items()}
@@ -276,6 +310,8 @@ def tables(study):
         print(f"| {title} | {text} | {differences[0]} | {differences[1]} | {seconds:.0f} | {len(found[arm])} |")
     total = sum(r["seconds"] for seeds in results.values() for r in seeds.values())
     print(f"\n{sum(map(len, results.values()))} runs, {total / 3600:.1f} hours")
+    if "smoothed" in found:
+        print(entropies(study))
     study.out.mkdir(parents=True, exist_ok=True)
     (study.out / "study.svg").write_text(plot(rows))
 
@@ -304,7 +340,8 @@ def main():
     parser.add_argument("--steps", type=int, default=104, help="of 512 tokens [104]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3, 4], help="of which 2 would hold out a document of 576 bytes alone [1 3 4]")
     parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
-    parser.add_argument("--smoothing", type=float, default=0.25, help="of the smoothed labels, whose entropy is then the teacher's mean (teacher_entropy.py) [0.25]")
+    parser.add_argument("--smoothing", type=float, default=0.25,
+                        help="of the smoothed labels, whose entropy is then the teacher's mean: the tables have both (teacher_entropy.py measures it) [0.25]")
     parser.add_argument("--keep", nargs="*", default=[], metavar="ARM", help="arms whose runs stay, not their figures alone")
     parser.add_argument("--tables", action="store_true", help="print the tables of what is there")
     parser.add_argument("--words", action="store_true", help="print what commands are told of their configs, a line of JSON each, and make nothing")

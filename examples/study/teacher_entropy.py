@@ -2,8 +2,10 @@
 """The mean entropy of the teacher's distributions on the study's text, and the smoothing of labels that have as much.
 
     examples/study/teacher_entropy.py [OUT]      # of study.py; needs numpy and h5py
+
+OUT/teacher_entropy.json has it, for study.py to print beside that of its smoothed labels.
 """
-import math
+import json
 import subprocess
 import sys
 import tempfile
@@ -12,31 +14,30 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+from study import ROOT, TEACHER, VOCABULARY, WINDOW, smoothed_entropy
+
 out = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "runs/study")
 tokens = np.fromfile(next((out / "tokens").glob("*.bin")), dtype=np.uint16)
 rng = np.random.default_rng(1)
-entropies = []
+entropies = []  # of each window
 with tempfile.TemporaryDirectory() as folder:
-    for first in rng.integers(0, len(tokens) - 256, 16):
-        (Path(folder) / "ids.txt").write_text(" ".join(map(str, tokens[first:first + 256])))
+    for first in rng.integers(0, len(tokens) - WINDOW, 16):
+        (Path(folder) / "ids.txt").write_text(" ".join(map(str, tokens[first:first + WINDOW])))
         logits = Path(folder) / "logits.h5"
-        subprocess.run([ROOT / "build/release/bin/limbeck", "eval", ROOT / "downloads/SmolLM2-135M-Instruct.Q4_1.gguf", "--tokens",
-                        f"{folder}/ids.txt", "--logits", logits, "--force", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([ROOT / "build/release/bin/limbeck", "eval", ROOT / TEACHER, "--tokens", f"{folder}/ids.txt", "--logits", logits, "--force",
+                        "--quiet"], check=True, stdout=subprocess.DEVNULL)
         z = h5py.File(logits)["logits"][:].astype(np.float64)
         log_p = z - z.max(axis=1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
-        entropies.extend(-(np.exp(log_p) * log_p).sum(axis=1))
-vocabulary = z.shape[1]
-
-
-def entropy(smoothing):
-    p, other = 1 - smoothing + smoothing / vocabulary, smoothing / vocabulary
-    return -p * math.log(p) - (vocabulary - 1) * other * math.log(other)
-
+        entropies.append(-(np.exp(log_p) * log_p).sum(axis=1))
+        if z.shape[1] != VOCABULARY:
+            sys.exit(f"teacher_entropy.py: error: {TEACHER} has {z.shape[1]} tokens, expected the {VOCABULARY} of study.py")
+means = np.mean(entropies, axis=1)
+mean, error = np.mean(means), np.std(means, ddof=1) / np.sqrt(len(means))  # positions of a window are no draws of their own
+(out / "teacher_entropy.json").write_text(json.dumps({"entropy": mean, "error": error, "positions": np.size(entropies)}) + "\n")
 
 low, high = 1e-3, 0.9
 for _ in range(60):
     middle = (low + high) / 2
-    low, high = (middle, high) if entropy(middle) < np.mean(entropies) else (low, middle)
-print(f"entropy {np.mean(entropies):.4f} nats of {len(entropies)} positions; smoothing {low:.4f}")
+    low, high = (middle, high) if smoothed_entropy(middle, VOCABULARY) < mean else (low, middle)
+print(f"entropy {mean:.4f} nats, with a standard error of {error:.4f}, of {np.size(entropies)} positions; smoothing {low:.4f}")

@@ -14,6 +14,7 @@
 #include "launch/plan/expert_shares.h"
 #include "launch/run/clock.h"
 #include "launch/run/cut_sequences.h"
+#include "launch/run/expert_placement.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/rank.h"
 #include "launch/run/run_models.h"
@@ -171,6 +172,7 @@ class ImaginedRun {
     optim::Optimizer optimizer(
         own, optimizer_settings(config_.optimizer),
         [&mesh = rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); });
+    if (deals_experts(config_.parallel, models_.student, rank.mesh())) check_experts_may_move(optimizer);
     memory.optimizer = taken();
     values.begin();
     student.set_layer_weights(values.layers());
@@ -337,6 +339,10 @@ RankPlan plan_stage(const RunConfig& config, const PlannedModels& models, const 
 
 MemoryParts plan_state(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
   return imagined(config, models, world, stages_of(config, world) - 1, 0).memory;
+}
+
+void check_begins(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  for (int stage = 0; stage < stages_of(config, world); ++stage) imagined(config, models, world, stage, 0);
 }
 
 RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {

@@ -53,6 +53,9 @@ RankPlan plan_stage(const RunConfig& config, const PlannedModels& models, const 
 /// optimizer's state, without what steps add. That is soon told, however many passes and layers there are.
 MemoryParts plan_state(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
 
+/// Throws a UsageError as the run would, on whichever stage, before its first step.
+void check_begins(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
+
 /// The pipeline of so many stages by which the run would go. Throws a UsageError where it would refuse.
 Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, int num_stages);
 

@@ -101,6 +101,7 @@ class Search {
     std::string layout;
     bool sequence_parallel = false;
     std::vector<StageWork> works = {};  // with pp, the first that fits is taken
+    bool may_share = true;              // whether the run takes it with what ranks share dealt among them
     bool operator==(const Candidate&) const = default;
   };
 
@@ -132,6 +133,8 @@ class Search {
         }
     if (stages > 1)
       for (Candidate& candidate : found) candidate.works = {StageWork{.micro_batches = config_.batch.micro_batches}};
+    for (Candidate& candidate : found) candidate.may_share = takes_shares(candidate);
+    std::erase_if(found, [this](const Candidate& candidate) { return settings_of(candidate).empty(); });
     return found;
   }
 
@@ -150,7 +153,22 @@ class Search {
     Candidate candidate{.layout = own.text, .sequence_parallel = config_.parallel.sequence_parallel && own.tp > 1};
     if (own.pp > 1) candidate.works = {work_of(config_)};
     if (own.etp <= 1) candidate.layout = layout_text(world_.num_ranks, own.pp, own.cp, own.tp, own.ep);
+    candidate.may_share = takes_shares(candidate);
     return candidate;
+  }
+
+  /// It refuses one whose experts are dealt anew with moments in 8 bits that are shared within one
+  /// (check_experts_may_move).
+  bool takes_shares(const Candidate& candidate) const {
+    if (config_.parallel.deal_experts_every_steps == 0 || !config_.optimizer.eight_bit_state) return true;
+    PlannedLayout shared{candidate.layout, Shard::Optimizer, candidate.sequence_parallel};
+    if (!candidate.works.empty()) shared.work = candidate.works.front();
+    try {
+      check_begins(under(config_, shared), models_, world_);
+      return true;
+    } catch (const core::UsageError&) {
+      return false;
+    }
   }
 
   bool cuts_experts(int ep) const {
@@ -164,7 +182,7 @@ class Search {
     return layout;
   }
 
-  /// Recomputation and sharding; where the layout alone is to be found, from the config's own on.
+  /// Recomputation and sharding that the run takes; where the layout alone is to be found, from the config's own on.
   std::vector<PlannedLayout> settings_of(const Candidate& candidate) const {
     const std::span<const Shard> shards = shards_of(candidate.layout);
     const bool is_given = is_automatic(config_);
@@ -173,6 +191,7 @@ class Search {
     for (const bool recompute : {false, true})
       for (const Shard shard : shards) {
         if (shard < own || (!recompute && is_given && config_.train.recompute)) continue;
+        if (shard > Shard::Nothing && !candidate.may_share) continue;
         PlannedLayout setting{candidate.layout, shard, candidate.sequence_parallel, recompute};
         if (candidate.works.empty()) all.push_back(setting);
         for (const StageWork& work : candidate.works) all.emplace_back(setting).work = work;

@@ -42,7 +42,7 @@ RunConfig under(RunConfig config, const PlannedLayout& layout);
 /// and the config's own, with the least of sharding and recomputation that lets it fit (where the config's layout is
 /// "auto" from its own on). With pp, of each number of stages the two that are estimated to be the fastest of those that
 /// fit (fastest_work), and no more stages once more of them took longer. Where two take as long, the one that takes less
-/// memory goes before. At most `most` of them.
+/// memory goes before. At most `most` of them, and none that the run refuses (check_experts_may_move).
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most);
 

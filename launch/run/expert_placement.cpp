@@ -86,14 +86,11 @@ ExpertOrder dealt_by_load(std::span<const double> load, const ExpertOrder& order
   return dealt;
 }
 
-ExpertPlacement::ExpertPlacement(const Rank& rank, nn::Transformer& student, const std::vector<Fragment>& fragments,
-                                 const optim::Optimizer& optimizer, parallel::SharedValues& values)
-    : student_(student),
-      fragments_(fragments),
-      optimizer_(optimizer),
-      values_(values),
-      num_ranks_(rank.mesh().ep().size),
-      moves_(rank.mesh(), sharers_of(fragments)) {
+bool deals_experts(const ParallelConfig& config, const nn::ModelConfig& student, const parallel::Mesh& mesh) {
+  return config.deal_experts_every_steps > 0 && student.moe.num_experts > 0 && mesh.ep().size > 1;
+}
+
+void check_experts_may_move(const optim::Optimizer& optimizer) {
   optimizer.for_each_kept([](const Fragment& f, const core::Tensor& kept, const core::Shape& whole) {
     if (f.parameter->is_stack && kept.dtype() == core::DType::U8 && f.sharers.ranks != nullptr &&
         f.sharers.ranks->size() > whole[0])
@@ -102,6 +99,17 @@ ExpertPlacement::ExpertPlacement(const Rank& rank, nn::Transformer& student, con
           "experts each, expected no more ranks than experts",
           f.sharers.ranks->size(), whole[0]);
   });
+}
+
+ExpertPlacement::ExpertPlacement(const Rank& rank, nn::Transformer& student, const std::vector<Fragment>& fragments,
+                                 const optim::Optimizer& optimizer, parallel::SharedValues& values)
+    : student_(student),
+      fragments_(fragments),
+      optimizer_(optimizer),
+      values_(values),
+      num_ranks_(rank.mesh().ep().size),
+      moves_(rank.mesh(), sharers_of(fragments)) {
+  check_experts_may_move(optimizer);
 }
 
 void ExpertPlacement::count(const Counts& load) {

@@ -32,6 +32,12 @@ double fullest_rank(std::span<const double> load, const ExpertOrder& order, std:
 /// timing anomalies"), of equals to its own; what stays on a rank keeps its place.
 ExpertOrder dealt_by_load(std::span<const double> load, const ExpertOrder& order, std::int64_t num_ranks);
 
+/// Whether a run deals experts anew: where it is to, the student has some, and several ranks hold them.
+bool deals_experts(const ParallelConfig& config, const nn::ModelConfig& student, const parallel::Mesh& mesh);
+
+/// Throws a UsageError where what is kept of experts in 8 bits is dealt within one: no other cut has its blocks.
+void check_experts_may_move(const optim::Optimizer& optimizer);
+
 class ExpertPlacement {
  public:
   /// Of each layer with experts of the whole model, those that predict last.
@@ -41,8 +47,7 @@ class ExpertPlacement {
   /// A layer is dealt anew where that takes so much of its fullest rank's load.
   static constexpr double least_gain = 0.02;
 
-  /// Collective. All outlive it; `fragments` are the optimizer's. Throws a UsageError where moments in 8 bits are dealt
-  /// within an expert, whose blocks no other cut has.
+  /// Collective. All outlive it; `fragments` are the optimizer's. Throws as check_experts_may_move does.
   ExpertPlacement(const Rank& rank, nn::Transformer& student, const std::vector<optim::Fragment>& fragments,
                   const optim::Optimizer& optimizer, parallel::SharedValues& values);
 

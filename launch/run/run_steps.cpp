@@ -195,8 +195,7 @@ RunSteps::RunSteps(Session& session, const Log& log)
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
                       names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}),
       sampled_(session) {
-  if (session.config.parallel.deal_experts_every_steps > 0 && session.student->config().moe.num_experts > 0 &&
-      session.rank.mesh().ep().size > 1)
+  if (deals_experts(session.config.parallel, session.student->config(), session.rank.mesh()))
     placement_.emplace(session.rank, *session.student, fragments_, optimizer_, values_);
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);

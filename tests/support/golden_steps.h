@@ -6,6 +6,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/run/sharing.h"
 #include "launch/run/training_step.h"
@@ -39,7 +41,15 @@ struct StepSettings {
   double clip = 1;
   parallel::Sharding sharding = {};
   std::int64_t tensor_chunks = 1;
+  std::vector<optim::Group> groups = {};
+  bool has_expert_biases = false;  // of experts' products, and those that experts are chosen by
 };
+
+/// The same in float64.
+inline StepSettings float64(StepSettings settings) {
+  settings.weights = settings.compute = core::DType::F64;
+  return settings;
+}
 
 class GoldenSteps {
  public:
@@ -50,11 +60,11 @@ class GoldenSteps {
         pipeline_(pipeline_of(rank_, config(), settings.stages, settings.micro_batches)),
         student_(config(), options()),
         teacher_(golden_.config(), rank_.frozen_copy(core::sum_dtype(settings.weights))),
-        sync_(student_.parameters(), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights), bucket_bytes,
-              settings.sharding),
-        values_(student_.parameters(), sync_.groups(), bucket_bytes),
-        trained_(launch::dealt(optim::apply_groups(student_.parameters(), {}), sync_.groups(), values_)),
-        fragments_(optim::fragments_of(trained_)),
+        trained_(optim::apply_groups(student_.parameters(), settings.groups)),
+        sync_(optim::parameters_of(trained_), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights),
+              bucket_bytes, settings.sharding),
+        values_(optim::parameters_of(trained_), sync_.groups(), bucket_bytes),
+        fragments_(optim::fragments_of(trained_ = launch::dealt(std::move(trained_), sync_.groups(), values_))),
         optimizer_(trained_, {.uses_muon = settings.uses_muon, .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0}},
                    [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
     student_.init_random(1);
@@ -122,6 +132,7 @@ class GoldenSteps {
   nn::ModelConfig config() const {
     nn::ModelConfig config = golden_.config();
     config.num_predict_layers = settings_.num_predict_layers;
+    config.moe.expert_bias = config.moe.selection_bias = settings_.has_expert_biases;
     if (settings_.has_states)
       config.mamba = {.num_heads = 4, .head_width = 6, .state_width = 5, .num_groups = 2, .attention_layers = {1}};
     return config;
@@ -149,9 +160,9 @@ class GoldenSteps {
   launch::Rank rank_;
   launch::Pipeline pipeline_;
   nn::Transformer student_, teacher_;
+  std::vector<optim::Trained> trained_;
   parallel::GradientSync sync_;
   parallel::SharedValues values_;
-  std::vector<optim::Trained> trained_;
   std::vector<optim::Fragment> fragments_;
   optim::Optimizer optimizer_;
   optim::Distillation objective_{{.ce_weight = 0.3, .temperature = 2}};

@@ -73,6 +73,41 @@ TEST_F(LayoutSearch, GivesNothingThatDoesNotFit) {
   EXPECT_TRUE(search().empty());
 }
 
+// Of two experts a rank has one, whose moments in 8 bits two ranks would share, and it could not be dealt anew.
+TEST_F(LayoutSearch, LeavesOutWhatTheRunRefuses) {
+  const PlannedWorld world{.num_ranks = 4, .ranks_a_node = 2};
+  cluster.nodes = 2;
+  cluster.between = {.gb_s = 1, .latency_us = 20};
+  models.student.moe.num_experts = 2;
+  config.optimizer.eight_bit_state = true;
+  config.parallel.layout = "auto";
+  config.parallel.shard = Shard::Optimizer;
+  const auto found = [&] { return best_layouts(config, models, world, cluster, 100); };
+  EXPECT_THAT(layouts(found()), ::testing::IsSupersetOf({"dp4", "ep2", "tp2ep2"}));
+  config.parallel.deal_experts_every_steps = 10;
+  EXPECT_THAT(layouts(found()), ::testing::AllOf(::testing::Contains("dp4"), ::testing::Contains("tp2"),
+                                                 ::testing::Each(::testing::Not(::testing::AnyOf("ep2", "tp2ep2")))));
+  for (const PlannedLayout& layout : found())
+    EXPECT_NO_THROW(plan_rank(under(config, layout), models, world)) << layout.text();
+  cluster.memory_gib = 1e-6;
+  const std::optional<PlannedLayout> smallest = smallest_layout(config, models, world, cluster);
+  ASSERT_TRUE(smallest);
+  EXPECT_NO_THROW(plan_rank(under(config, *smallest), models, world)) << smallest->text();
+  cluster.memory_gib = 1;
+  config.parallel.shard = Shard::Nothing;
+  std::vector<PlannedLayout> all = found();
+  const auto of_experts = std::ranges::find(all, "ep2", &PlannedLayout::layout);
+  ASSERT_NE(of_experts, all.end());
+  EXPECT_EQ(of_experts->shard, Shard::Nothing);
+
+  config.parallel.layout = "ep2";
+  config.parallel.shard = Shard::Gradients;
+  EXPECT_THAT([&] { plan_rank(config, models, world); },
+              ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr(
+                  "parallel.deal_experts_every_steps is given with optimizer.eight_bit_state, which 2 ranks share (edp) "
+                  "of 1 experts each, expected no more ranks than experts")));
+}
+
 class LargeLayers : public LayoutSearch {
  protected:
   /// Two layers of 67 M values each, which tp does not cut: there is a device a node.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/support/golden_steps.h"
+#include "tests/support/moved_experts.h"
 #include "tests/support/thread_ranks.h"
 #include "tests/support/written_state.h"
 
@@ -25,8 +26,11 @@ using launch::ExpertPlacement;
 using launch::fullest_rank;
 using parallel::Sharded;
 using Settings = testing::StepSettings;
+using testing::float64;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Ne;
 
 TEST(DealtByLoad, TheLongestGoFirstToWhoHasLeast) {
   // 9; 7; 6 to the second, who has 7; then 5 to the first.
@@ -71,33 +75,27 @@ struct Case {
 
 class Moves : public ::testing::TestWithParam<Case> {};
 
-/// Orders of the golden mixture's eight experts, another for each layer and step.
-ExpertPlacement::Orders orders_of(std::size_t num_layers, std::int64_t step) {
-  ExpertPlacement::Orders orders(num_layers);
-  for (std::size_t layer = 0; layer < num_layers; ++layer)
-    for (std::int64_t i = 0; i < 8; ++i)
-      orders[layer].push_back((3 * i + 5 * step + static_cast<std::int64_t>(layer)) % 8);
-  return orders;
-}
+constexpr const char* all_experts = "*.experts.*";
 
 /// What ranks would write, and the gradients of the last step.
 core::StateDict all_of(testing::GoldenSteps& steps) {
-  core::StateDict state = steps.state();
+  core::StateDict state = testing::kept_of(steps);
   for (const optim::Fragment& f : steps.fragments())
     state["gradient/" + f.parameter->name] = f.entry(f.gradient().reshape(f.shape()));
   return state;
 }
 
 /// Three steps, before each of which experts move, if they do.
-testing::Seen run(const Settings& s, bool moves) {
+testing::Seen run(const Settings& s, bool moves, bool is_hidden = false) {
   testing::Seen seen;
   testing::WrittenState written;
   testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
-    testing::GoldenSteps steps(world.comm, s, core::Memory::cpu(1));
+    testing::GoldenSteps steps(world.comm, s, is_hidden ? core::Memory::hidden_cpu(1) : core::Memory::cpu(1));
     ExpertPlacement placement(steps.rank(), steps.student(), steps.fragments(), steps.optimizer(), steps.values());
     for (int step = 0; step < 3; ++step) {
-      if (moves) placement.go_on_with(orders_of(2, step), {}, "here");
+      if (moves) placement.go_on_with(testing::other_orders(step), {}, "here");
       const testing::GoldenSteps::Step one = steps.run();
+      if (s.has_expert_biases) steps.student().move_selection_biases(one.result.expert_load, 0.01);
       if (world.rank != 0) continue;
       seen.losses.push_back(one.result.loss());
       seen.norms.push_back(one.norm);
@@ -111,42 +109,52 @@ testing::Seen run(const Settings& s, bool moves) {
 TEST_P(Moves, LeaveStepsAsTheyAre) {
   const Settings& s = GetParam().settings;
   if (s.weights != DType::F64) GTEST_SKIP() << "what is rounded or in 8 bits is only held to its bits, below";
-  testing::expect_near(run(s, true), run(s, false), 1e-9);
+  const testing::Seen expected = run(s, false);
+  testing::expect_near(run(s, true), expected, 1e-9);
+  if (!s.has_expert_biases) return;
+  for (const char* name : {"router.selection_bias", "experts.gate_bias", "experts.up_bias", "experts.down_bias"})
+    EXPECT_THAT(expected.state.at(std::string("layers.1.moe.") + name), Contains(Ne(0.0))) << name << " began as 0";
 }
 
-// Weights, moments, the scales of 8 bits, master weights: in every bit.
+// As a GPU's is.
+TEST(Placement, MovesWhatTheHostCannotRead) {
+  for (const Settings& s :
+       {Settings{.layout = "dp2ep2", .ranks = 4, .eight_bit = true, .sharding = {Sharded::OptimizerState}},
+        Settings{.layout = "ep2", .ranks = 2, .uses_muon = true, .weights = DType::BF16, .has_expert_biases = true}}) {
+    SCOPED_TRACE(s.layout);
+    const testing::Seen open = run(s, true), hidden = run(s, true, true);
+    EXPECT_EQ(hidden.losses, open.losses);
+    EXPECT_EQ(hidden.state, open.state);
+  }
+}
+
+// Weights, moments, the scales of 8 bits, master weights, biases: in every bit. The bias by which experts are chosen
+// stays in the model's order.
 TEST_P(Moves, TakeAllThatIsKeptWithThem) {
   const Settings& s = GetParam().settings;
   testing::WrittenState written, moved, written_again, moved_again;
   testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
     testing::GoldenSteps steps(world.comm, s, core::Memory::cpu(1));
     ExpertPlacement placement(steps.rank(), steps.student(), steps.fragments(), steps.optimizer(), steps.values());
-    steps.run();
-    written.add(steps.state());
-    placement.go_on_with(orders_of(2, 1), {}, "here");
-    moved.add(steps.state());
-    placement.in_model_order([&] { written_again.add(steps.state()); });
-    EXPECT_EQ(placement.orders(), orders_of(2, 1));
-    moved_again.add(steps.state());
+    const testing::GoldenSteps::Step one = steps.run();
+    if (s.has_expert_biases) steps.student().move_selection_biases(one.result.expert_load, 0.01);
+    written.add(testing::kept_of(steps));
+    placement.go_on_with(testing::other_orders(1), {}, "here");
+    moved.add(testing::kept_of(steps));
+    placement.in_model_order([&] { written_again.add(testing::kept_of(steps)); });
+    EXPECT_EQ(placement.orders(), testing::other_orders(1));
+    moved_again.add(testing::kept_of(steps));
   });
   const auto before = testing::values_of(written.whole()), behind = testing::values_of(moved.whole());
   EXPECT_EQ(testing::values_of(written_again.whole()), before);
   EXPECT_EQ(testing::values_of(moved_again.whole()), behind);
-  int num_stacks = 0;
-  for (const auto& [name, values] : before) {
-    if (name.find(".experts.") == std::string::npos) {
-      EXPECT_EQ(behind.at(name), values) << name;
-      continue;
-    }
-    ++num_stacks;
-    const std::int64_t layer = name[name.find("layers.") + 7] - '0', size = std::ssize(values) / 8;
-    const ExpertOrder order = orders_of(2, 1)[static_cast<std::size_t>(layer)];
-    std::vector<double> expected;
-    for (const std::int64_t expert : order)
-      expected.insert(expected.end(), values.begin() + expert * size, values.begin() + (expert + 1) * size);
-    EXPECT_EQ(behind.at(name), expected) << name;
+  const int num_stacks = testing::expect_moved(before, behind, testing::other_orders(1));
+  const int of_layers = 2 * (s.has_expert_biases ? 6 : 3);
+  if (s.groups.empty()) {
+    EXPECT_GE(num_stacks, of_layers * 2);  // one moment at least
+  } else if (s.groups[0].pattern == all_experts) {
+    EXPECT_EQ(num_stacks, of_layers);  // values alone
   }
-  EXPECT_GE(num_stacks, 2 * 3 * 2);  // layers, matrices; values and one moment at least
 }
 
 TEST_P(Moves, AreByWhatWasCounted) {
@@ -209,11 +217,6 @@ TEST(Placement, MomentsInEightBitsAreNotCutWithinAnExpert) {
   });
 }
 
-Settings float64(Settings s) {
-  s.weights = s.compute = DType::F64;
-  return s;
-}
-
 INSTANTIATE_TEST_SUITE_P(
     Steps, Moves,
     ::testing::Values(
@@ -227,6 +230,18 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"dp2ep2_parameters_muon",
              float64({.layout = "dp2ep2", .ranks = 4, .uses_muon = true, .sharding = {Sharded::Parameters}})},
         Case{"pp2ep2", float64({.layout = "pp2ep2", .ranks = 4})},
+        Case{"ep2_frozen",
+             float64({.layout = "ep2", .ranks = 2, .groups = {{.pattern = all_experts, .frozen = true}}})},
+        Case{"dp2ep2_parameters_some_frozen", float64({.layout = "dp2ep2",
+                                                       .ranks = 4,
+                                                       .sharding = {Sharded::Parameters},
+                                                       .groups = {{.pattern = "*.experts.up", .frozen = true}}})},
+        Case{"ep2etp2_biases", float64({.layout = "ep2etp2", .ranks = 4, .has_expert_biases = true})},
+        Case{"dp2ep2_optimizer_biases",
+             float64({.layout = "dp2ep2",
+                      .ranks = 4,
+                      .sharding = {Sharded::OptimizerState},
+                      .has_expert_biases = true})},
         Case{"eight_bit_shared",
              {.layout = "dp2ep2", .ranks = 4, .eight_bit = true, .sharding = {Sharded::OptimizerState}}},
         Case{"bfloat16_muon", {.layout = "ep2", .ranks = 2, .uses_muon = true, .weights = DType::BF16}}),

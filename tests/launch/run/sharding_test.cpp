@@ -18,6 +18,7 @@ namespace {
 using core::DType;
 using parallel::Sharded;
 using Settings = testing::StepSettings;
+using testing::float64;
 using testing::Seen;
 using testing::values_of;
 using testing::WrittenState;
@@ -176,11 +177,6 @@ TEST(ShardedMemory, IsThatOfTheFormulas) {
   EXPECT_LE(one.peak - one.kept, activations + 3 * bucket);
   EXPECT_LE(two.peak - two.kept, activations + 4 * bucket);
   EXPECT_LE(three.peak - three.kept, activations + 4 * bucket + 4 * layer);
-}
-
-Settings float64(Settings s) {
-  s.weights = s.compute = DType::F64;
-  return s;
 }
 
 INSTANTIATE_TEST_SUITE_P(

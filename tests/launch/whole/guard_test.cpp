@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <array>
 #include <map>
 
 #include "core/random.h"
@@ -14,6 +15,7 @@
 #include "tests/support/run_limbeck.h"
 #include "tests/support/state_values.h"
 #include "tests/support/thread_ranks.h"
+#include "tests/support/written_state.h"
 
 namespace limbeck {
 namespace {
@@ -118,6 +120,65 @@ TEST(Guard, GoingBackRestoresWeightsAndMoments) {
   }
 }
 
+constexpr std::array in_float64{"precision.compute=FLOAT64", "precision.master=FLOAT64", "precision.gradient=FLOAT64",
+                                "precision.reduction=FLOAT64", "precision.frozen_storage=FLOAT64"};
+
+/// Three steps of two ranks, two more, back to the three, and another two; with `moves` experts lie elsewhere in each,
+/// in two orders by turns.
+testing::Seen seen_with_a_way_back(const RunFolder& folder, bool moves) {
+  const fs::path at = folder.path();
+  std::vector<std::string> sets(in_float64.begin(), in_float64.end());
+  for (const std::string& set : {"data.text=" + (at / "text").string(), std::string("train.device=CPU"),
+                                 std::string("parallel.layout=ep2")})
+    sets.push_back(set);
+  if (moves) sets.emplace_back("parallel.deal_experts_every_steps=100");  // by hand alone
+  const launch::RunConfig config =
+      launch::load_given_config({at / "tiny.textproto", at / "guarded.textproto"}, sets);
+  testing::Seen seen;
+  testing::WrittenState kept, back, last;
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    const launch::Log log = launch::make_log(1);
+    launch::Rank rank(world.comm, config.parallel.layout, 1, false);
+    launch::Session session(rank, config, log);
+    launch::RunSteps steps(session, log);
+    session.start_student();
+    steps.find_matches(session.start.layers);
+    steps.begin();
+    ASSERT_EQ(steps.placement().has_value(), moves);
+    const launch::ExpertOrder one = {3, 0, 2, 1}, other = {2, 1, 3, 0};
+    const auto take = [&](int count) {
+      for (int i = 0; i < count; ++i) {
+        const launch::ExpertOrder& first = i % 2 == 0 ? one : other;
+        if (moves) steps.placement()->go_on_with({first, i % 2 == 0 ? other : one}, {}, "here");
+        const launch::StepReport report = steps.step();
+        if (world.rank != 0) continue;
+        seen.losses.push_back(report.result.loss());
+        seen.norms.push_back(report.gradient_norm);
+      }
+    };
+    take(3);
+    steps.in_model_order([&] { kept.add(steps.state()); });
+    const launch::StepsPosition position = steps.position();
+    take(2);
+    world.comm->barrier();  // all that is kept is there
+    steps.go_back(testing::KeptState(kept.whole()), position, "kept");
+    if (moves) {
+      EXPECT_TRUE(steps.placement()->orders().empty()) << "experts are where the checkpoint has them";
+    }
+    back.add(steps.state());
+    take(2);
+    steps.in_model_order([&] { last.add(steps.state()); });
+  });
+  EXPECT_TRUE(testing::values_of(back.whole()) == testing::values_of(kept.whole()));
+  seen.state = testing::values_of(last.whole());
+  return seen;
+}
+
+TEST(Guard, GoingBackFindsExpertsThatLieElsewhere) {
+  const RunFolder folder = odd_folder("guard_moved");
+  testing::expect_near(seen_with_a_way_back(folder, true), seen_with_a_way_back(folder, false), 1e-9);
+}
+
 TEST(Guard, AResumedRunRefusesWhatAnUninterruptedOneDoes) {
   const RunFolder folder = odd_folder("guard_resumed");
   for (const char* action : {"SKIP", "ROLL_BACK"}) {
@@ -135,22 +196,27 @@ TEST(Guard, AResumedRunRefusesWhatAnUninterruptedOneDoes) {
   }
 }
 
-TEST(Guard, RanksRefuseTogetherAndSharesGoBack) {
+TEST(Guard, RanksRefuseTogetherAndSharesAndDealtExpertsGoBack) {
   const RunFolder folder = odd_folder("guard_ranks");
-  const std::string job =
+  std::string job =
       "train tiny.textproto guarded.textproto --quiet --set guard.action=ROLL_BACK --set "
-      "train.checkpoint_every_steps=5 "
-      "--set precision.compute=FLOAT64 --set precision.master=FLOAT64 --set precision.gradient=FLOAT64 "
-      "--set precision.reduction=FLOAT64 --set precision.frozen_storage=FLOAT64 ";
+      "train.checkpoint_every_steps=5 ";
+  for (const char* set : in_float64) job += fmt::format("--set {} ", set);
   folder.succeed(job + "--out one");
-  folder.succeed(job + "--out shares --set parallel.layout=dp2 --set parallel.shard=PARAMETERS", 2);
-  const std::vector<json> one = folder.metrics("one"), shares = folder.metrics("shares");
-  ASSERT_EQ(one.size(), shares.size());
+  folder.succeed(job +
+                     "--out ranks --set parallel.layout=ep2 --set parallel.shard=PARAMETERS --set "
+                     "parallel.deal_experts_every_steps=1",
+                 2);
+  const std::vector<json> one = folder.metrics("one"), ranks = folder.metrics("ranks");
+  ASSERT_EQ(one.size(), ranks.size());
   EXPECT_GT(one.back()["rolled_back"], 0);
+  std::int64_t moved = 0;
   for (std::size_t i = 0; i < one.size(); ++i) {
-    EXPECT_EQ(shares[i]["rolled_back"], one[i]["rolled_back"]) << i;
-    EXPECT_NEAR(shares[i]["loss"].get<double>(), one[i]["loss"].get<double>(), 1e-8) << i;
+    EXPECT_EQ(ranks[i]["rolled_back"], one[i]["rolled_back"]) << i;
+    EXPECT_NEAR(ranks[i]["loss"].get<double>(), one[i]["loss"].get<double>(), 1e-8) << i;
+    moved += ranks[i].value("moved_experts", std::int64_t{0});
   }
+  EXPECT_GT(moved, 0);
 }
 
 TEST(Guard, ARunThatGetsNoFurtherEnds) {
