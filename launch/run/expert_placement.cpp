@@ -29,6 +29,17 @@ std::vector<T> places_in(const ExpertOrder& order) {
   return places;
 }
 
+/// Of ep, each of which has as many experts.
+std::int64_t ranks_of_as_many(const Rank& rank, const nn::ModelConfig& student) {
+  const std::int64_t ep = rank.mesh().ep().size, num_experts = student.moe.num_experts;
+  if (num_experts % ep != 0)
+    core::fail_usage(
+        "parallel.deal_experts_every_steps is given with {} experts over ep {}, expected a multiple of it: those that "
+        "change places are as many on each rank",
+        num_experts, ep);
+  return ep;
+}
+
 /// Among how many ranks what is kept of experts is dealt.
 int sharers_of(const std::vector<Fragment>& fragments) {
   const auto stack = std::ranges::find_if(
@@ -92,7 +103,7 @@ ExpertPlacement::ExpertPlacement(const Rank& rank, nn::Transformer& student, con
       fragments_(fragments),
       optimizer_(optimizer),
       values_(values),
-      num_ranks_(rank.mesh().ep().size),
+      num_ranks_(ranks_of_as_many(rank, student.config())),
       moves_(rank.mesh(), sharers_of(fragments)) {
   optimizer.for_each_kept([](const Fragment& f, const core::Tensor& kept, const core::Shape& whole) {
     if (f.parameter->is_stack && kept.dtype() == core::DType::U8 && f.sharers.ranks != nullptr &&

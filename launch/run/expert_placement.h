@@ -41,8 +41,8 @@ class ExpertPlacement {
   /// A layer is dealt anew where that takes so much of its fullest rank's load.
   static constexpr double least_gain = 0.02;
 
-  /// Collective. All outlive it; `fragments` are the optimizer's. Throws a UsageError where moments in 8 bits are dealt
-  /// within an expert, whose blocks no other cut has.
+  /// Collective. All outlive it; `fragments` are the optimizer's. Throws a UsageError where ep does not divide the
+  /// experts, and where moments in 8 bits are dealt within an expert, whose blocks no other cut has.
   ExpertPlacement(const Rank& rank, nn::Transformer& student, const std::vector<optim::Fragment>& fragments,
                   const optim::Optimizer& optimizer, parallel::SharedValues& values);
 

@@ -39,6 +39,7 @@ struct StepSettings {
   double clip = 1;
   parallel::Sharding sharding = {};
   std::int64_t tensor_chunks = 1;
+  std::int64_t num_experts = 0;  // of the student; 0: as many as the teacher
 };
 
 class GoldenSteps {
@@ -122,6 +123,7 @@ class GoldenSteps {
   nn::ModelConfig config() const {
     nn::ModelConfig config = golden_.config();
     config.num_predict_layers = settings_.num_predict_layers;
+    if (settings_.num_experts > 0) config.moe.num_experts = settings_.num_experts;
     if (settings_.has_states)
       config.mamba = {.num_heads = 4, .head_width = 6, .state_width = 5, .num_groups = 2, .attention_layers = {1}};
     return config;
