@@ -41,8 +41,8 @@ class ExpertComm {
   virtual ~ExpertComm() = default;
   virtual std::int64_t size() const = 0;  // parts into which the experts are dealt
   virtual std::int64_t rank() const = 0;  // the part that lies here
-  /// Agrees on who gets what. `selection` [T,K] int32: the experts that the tokens here choose, -1: dropped; expert e
-  /// lies in part e / (num_experts / size).
+  /// Agrees on who gets what. `selection` [T,K] int32: the experts that the tokens here choose, -1: dropped. Part i of
+  /// the experts is slice i of them (core/slice.h): parts may be uneven and empty.
   virtual ExchangePtr prepare(const Tensor& selection, std::int64_t num_experts) = 0;
   /// x [T,...] -> [U,...]: each token once to every rank that has an expert of its choice, in an order that depends on
   /// the choices alone.
@@ -55,17 +55,19 @@ class ExpertComm {
   Tensor combine_rows(const ExchangePtr& exchange, const Tensor& y) { return start_combine(exchange, y)(); }
 };
 
-/// Copies of some experts on all ranks among which they are dealt. Tensor-level (no tape): core/ops/replicas.h makes a
-/// differentiable op of it. Every rank calls each of them equally often, in the same order and with the same experts.
+/// Copies of some experts, of so many, on all ranks among which they are dealt as core/slice.h cuts. Tensor-level (no
+/// tape): core/ops/replicas.h makes a differentiable op of it. Every rank calls each of them equally often, in the same
+/// order and with the same experts.
 class ReplicaComm {
  public:
   virtual ~ReplicaComm() = default;
   /// Of `experts`, ascending, from each rank's part of the stack, [E_local,...] -> [experts,...].
-  virtual RowsUnderWay start_gather(const Tensor& stack, std::span<const std::int64_t> experts) = 0;
+  virtual RowsUnderWay start_gather(const Tensor& stack, std::span<const std::int64_t> experts,
+                                    std::int64_t num_experts) = 0;
   /// Of each of these that lies here, in their order, the sum over the ranks' x [experts,...], in rank order.
-  virtual Tensor sum_of_own(const Tensor& x, std::span<const std::int64_t> experts, std::int64_t num_local) = 0;
-  /// Where those that lie here are in the stack, of so many.
-  virtual std::vector<std::int64_t> own(std::span<const std::int64_t> experts, std::int64_t num_local) const = 0;
+  virtual Tensor sum_of_own(const Tensor& x, std::span<const std::int64_t> experts, std::int64_t num_experts) = 0;
+  /// Where those that lie here are in the stack.
+  virtual std::vector<std::int64_t> own(std::span<const std::int64_t> experts, std::int64_t num_experts) const = 0;
 };
 
 /// Sums over the ranks that share a batch.

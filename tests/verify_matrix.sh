@@ -77,6 +77,14 @@ of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep
   ep4+$chunked=2+$copied=2+parallel.expert_exchange=TWO_LEVEL ep2+$dealt ep4+$dealt+$copied=2+$chunked=2 ep2etp2+$dealt \
   dp2ep2+$dealt+$sharded=OPTIMIZER dp4ep2+$dealt+$sharded=GRADIENTS+$neighbours=4+batch.micro_batches=2 \
   dp2ep8+$dealt+$sharded=PARAMETERS+train.recompute=true
+# As many on each rank, one more on some, and fewer than ranks.
+uneven="model.moe.expert_width=18 optimizer.kind=MUON"
+of uneven_six "$uneven model.moe.num_experts=6" ep4 ep5 dp2ep4 tp2ep4 tp2ep4+$divided cp2ep4 ep4etp2 pp2ep4+batch.micro_batches=2 \
+  ep4+$chunked=3+$copied=2+parallel.expert_exchange=TWO_LEVEL dp2ep4+$sharded=OPTIMIZER dp2ep4+$sharded=GRADIENTS+batch.micro_batches=2 \
+  dp2ep4+$sharded=PARAMETERS+train.recompute=true dp4ep4+$sharded=GRADIENTS+$neighbours=8 ep3+$dealt
+of uneven_three "$uneven model.moe.num_experts=3" ep2 ep4 ep8 dp2ep4 tp2ep4+$divided ep4etp2 pp2ep4+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4 \
+  ep4+$chunked=3+$copied=2+parallel.expert_exchange=TWO_LEVEL dp2ep4+$sharded=OPTIMIZER dp2ep4+$sharded=GRADIENTS+batch.micro_batches=2 \
+  dp2ep4+$sharded=PARAMETERS+train.recompute=true
 # More experts than tokens of a rank: most have none.
 of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert_width=6 batch.sequences_per_step=2 data.sequence_length=5" \
   dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided ep16+$chunked=5
@@ -84,7 +92,7 @@ of shared "$experts model.moe.shared_width=15 model.moe.shared_gate=true routing
   dp2 ep2 tp2ep2 tp3+$divided tp2etp2 dp2ep2+batch.micro_batches=2 cp2 ep4+$copied=2 \
   tp2ep2+$summed=3+$chunked=2 tp3+$divided+$summed=2
 of choice "$experts routing.expert_choice=true routing.capacity_factor=0.9 routing.jitter=0.05 model.moe.shared_width=15 model.moe.renormalise=false batch.micro_batches=2" \
-  dp2 ep2 ep4 etp2 pp2 tp2ep2 tp3+$divided cp2 cp3ep3+model.moe.num_experts=6 ep4+train.recompute=true ep4+$chunked=3 pp2ep2+train.recompute=true
+  dp2 ep2 ep4 etp2 pp2 tp2ep2 tp3+$divided cp2 cp3ep3 ep4+train.recompute=true ep4+$chunked=3 pp2ep2+train.recompute=true
 of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true model.moe.num_groups=4 model.moe.groups_per_token=2 model.moe.group_score=BEST_TWO" \
   dp2 ep4 tp2ep2 tp2ep2+$divided
 of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided cp2
@@ -122,7 +130,7 @@ if [[ teacher == "$wanted"* || $wanted == teacher* || adapters == "$wanted"* ]];
 fi
 elsewhere=parallel.teacher_ranks
 of teacher "$experts teacher.source=teacher objective.hidden_states.weight=0.5 objective.temperature=1.5" \
-  dp2 tp2ep2 tp3+$divided ep4 tp2+precision.sharded_teacher=true \
+  dp2 tp2ep2 tp3+$divided ep4 tp2+precision.sharded_teacher=true ep3+precision.sharded_teacher=true ep5+precision.sharded_teacher=true \
   dp2+$elsewhere=1 tp2+$elsewhere=2+parallel.teacher_layout=tp2 tp2ep2+$elsewhere=3 dp3+$elsewhere=2+batch.micro_batches=2 cp2 dp2+$sharded=GRADIENTS
 
 of teacher_stages "$experts teacher.source=teacher objective.temperature=1.5 batch.micro_batches=3" \

@@ -57,7 +57,8 @@ class Replicas {
   Replicas(Tape& tape, const Moe& moe, ReplicaComm& comm, const std::vector<std::int64_t>& experts)
       : tape_(tape), moe_(moe), num_experts_(std::ssize(experts)) {
     for (const Parameter* p : {moe.gate, moe.up, moe.down, moe.gate_bias, moe.up_bias, moe.down_bias})
-      if (p != nullptr) under_way_.emplace(p, core::ReplicasUnderWay(tape, as_var(*p), comm, experts));
+      if (p != nullptr)
+        under_way_.emplace(p, core::ReplicasUnderWay(tape, as_var(*p), comm, experts, moe.config.num_experts));
   }
 
   Var forward(const Var& x /*[T,C]*/, const Var& weights /*[T,K]*/, const Tensor& selection /*[T,K]*/) {
@@ -148,8 +149,8 @@ class TokenChunks {
     const std::int64_t num_rows = is_alone && pass_.router.expert_choice
                                       ? pass_.most_chosen(chunk.selection, moe_.config.experts_per_token)
                                       : exchange.num_rows;
-    const core::Permutation permutation =
-        core::make_permutation(exchange.selection, num_experts() / experts_.size(), drops, num_rows);
+    const std::int64_t num_here = core::slice_of(num_experts(), experts_.rank(), experts_.size()).count;
+    const core::Permutation permutation = core::make_permutation(exchange.selection, num_here, drops, num_rows);
     const Tensor offsets = permutation.offsets();
     if (pass_.load && !tape_.is_replay())
       pass_.load(moe_.layer,

@@ -172,7 +172,8 @@ class ImaginedRun {
     optim::Optimizer optimizer(
         own, optimizer_settings(config_.optimizer),
         [&mesh = rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); });
-    if (deals_experts(config_.parallel, models_.student, rank.mesh())) check_experts_may_move(optimizer);
+    if (deals_experts(config_.parallel, models_.student, rank.mesh()))
+      check_experts_may_move(models_.student, rank.mesh(), optimizer);
     memory.optimizer = taken();
     values.begin();
     student.set_layer_weights(values.layers());

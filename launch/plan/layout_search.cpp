@@ -171,9 +171,9 @@ class Search {
     }
   }
 
+  /// Those that are dealt anew are as many on each rank.
   bool cuts_experts(int ep) const {
-    const auto fits = [&](const nn::ModelConfig& model) { return ep == 1 || model.moe.num_experts % ep == 0; };
-    return fits(models_.student) && (!models_.teacher || !config_.precision.sharded_teacher || fits(*models_.teacher));
+    return config_.parallel.deal_experts_every_steps == 0 || models_.student.moe.num_experts % ep == 0;
   }
 
   /// Without its time.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/slice.h"
 #include "launch/run/run_settings.h"
 #include "parallel/axes/mesh.h"
 
@@ -27,16 +28,17 @@ ForwardFlops forward_flops(const nn::ModelConfig& model, double all) {
   return flops;
 }
 
-/// How much more the part of a model's experts with most to do has than the mean.
-double imbalance(const PlannedWorld& world, const nn::ModelConfig& model, std::int64_t parts) {
-  const auto known = world.expert_shares.find(model.moe.num_experts);
-  if (known == world.expert_shares.end() || parts == 1) return 1;
-  const std::vector<double>& shares = known->second;
-  const auto here = static_cast<std::ptrdiff_t>(shares.size()) / parts;
-  double most = 0;
-  for (auto at = shares.begin(); at != shares.end(); at += here)
-    most = std::max(most, std::accumulate(at, at + here, 0.0));
-  return most * static_cast<double>(parts);
+/// How much more the part of a model's experts with most to do has than the mean: the last, which has the most experts
+/// and, of shares that ascend, the greatest.
+double imbalance(const ExpertShares& all, const nn::ModelConfig& model, std::int64_t parts) {
+  const std::int64_t num_experts = model.moe.num_experts;
+  if (num_experts == 0) return 1;
+  const core::Slice last = core::slice_of(num_experts, parts - 1, parts);
+  const auto known = all.find(num_experts);
+  const double share = known == all.end()
+                           ? static_cast<double>(last.count) / static_cast<double>(num_experts)
+                           : std::accumulate(known->second.begin() + last.first, known->second.end(), 0.0);
+  return share * static_cast<double>(parts);
 }
 
 /// The rank's part of what the passes of all stages of a pipeline compute.
@@ -80,9 +82,11 @@ double flops_of(const RunConfig& config, const PlannedModels& models, const Rank
   const ForwardFlops student = forward_flops(models.student, nn::training_flops_per_token(models.student, length) / 3);
   const std::int64_t parts = std::max(layout.ep, 1);
   const nn::MoeConfig& moe = models.student.moe;
-  const double more = config.routing.expert_choice
-                          ? experts_a_token(config.routing, moe) / static_cast<double>(moe.experts_per_token)
-                          : imbalance(world, models.student, parts);
+  const double more =
+      config.routing.expert_choice  // each takes its part of the tokens
+          ? experts_a_token(config.routing, moe) / static_cast<double>(moe.experts_per_token) *
+                imbalance({}, models.student, parts)
+          : imbalance(world.expert_shares, models.student, parts);
   const double forward = student.others + student.experts * more;
   const bool has_frozen_base = config.adapters.has_value();  // whose weights get no gradient
   double flops = tokens * (has_frozen_base ? 2 : 3) * forward;
@@ -90,7 +94,8 @@ double flops_of(const RunConfig& config, const PlannedModels& models, const Rank
   if (models.teacher) {
     const ForwardFlops teacher = forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, length));
     const bool is_dealt = config.precision.sharded_teacher;
-    flops += tokens * (teacher.others + teacher.experts * (is_dealt ? imbalance(world, *models.teacher, parts) : 1));
+    const double of_fullest = is_dealt ? imbalance(world.expert_shares, *models.teacher, parts) : 1;
+    flops += tokens * (teacher.others + teacher.experts * of_fullest);
   }
   return flops;
 }

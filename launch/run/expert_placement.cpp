@@ -90,7 +90,14 @@ bool deals_experts(const ParallelConfig& config, const nn::ModelConfig& student,
   return config.deal_experts_every_steps > 0 && student.moe.num_experts > 0 && mesh.ep().size > 1;
 }
 
-void check_experts_may_move(const optim::Optimizer& optimizer) {
+void check_experts_may_move(const nn::ModelConfig& student, const parallel::Mesh& mesh,
+                            const optim::Optimizer& optimizer) {
+  const std::int64_t ep = mesh.ep().size, num_experts = student.moe.num_experts;
+  if (num_experts % ep != 0)
+    core::fail_usage(
+        "parallel.deal_experts_every_steps is given with {} experts over ep {}, expected a multiple of it: those that "
+        "change places are as many on each rank",
+        num_experts, ep);
   optimizer.for_each_kept([](const Fragment& f, const core::Tensor& kept, const core::Shape& whole) {
     if (f.parameter->is_stack && kept.dtype() == core::DType::U8 && f.sharers.ranks != nullptr &&
         f.sharers.ranks->size() > whole[0])
@@ -109,7 +116,7 @@ ExpertPlacement::ExpertPlacement(const Rank& rank, nn::Transformer& student, con
       values_(values),
       num_ranks_(rank.mesh().ep().size),
       moves_(rank.mesh(), sharers_of(fragments)) {
-  check_experts_may_move(optimizer);
+  check_experts_may_move(student.config(), rank.mesh(), optimizer);
 }
 
 void ExpertPlacement::count(const Counts& load) {

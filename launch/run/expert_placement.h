@@ -35,8 +35,10 @@ ExpertOrder dealt_by_load(std::span<const double> load, const ExpertOrder& order
 /// Whether a run deals experts anew: where it is to, the student has some, and several ranks hold them.
 bool deals_experts(const ParallelConfig& config, const nn::ModelConfig& student, const parallel::Mesh& mesh);
 
-/// Throws a UsageError where what is kept of experts in 8 bits is dealt within one: no other cut has its blocks.
-void check_experts_may_move(const optim::Optimizer& optimizer);
+/// Throws a UsageError where ep does not divide the experts, and where what is kept of experts in 8 bits is dealt within
+/// one: no other cut has its blocks.
+void check_experts_may_move(const nn::ModelConfig& student, const parallel::Mesh& mesh,
+                            const optim::Optimizer& optimizer);
 
 class ExpertPlacement {
  public:

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "core/slice.h"
 #include "parallel/axes/expert_steps.h"
 
 namespace limbeck::parallel {
@@ -49,7 +50,6 @@ class GroupExpertComm final : public nn::ExpertComm {
   std::int64_t rank() const override { return group_->rank() / sharers_; }
 
   ExchangePtr prepare(const Tensor& selection, std::int64_t num_experts) override {
-    check_experts(num_experts, size());
     check(selection.shape().rank() == 2, "expert exchange: the selection is {}, expected [T,K]", selection.shape());
     auto exchange = std::make_shared<StepsExchange>();
     if (known_)
@@ -74,6 +74,9 @@ class GroupExpertComm final : public nn::ExpertComm {
 
  private:
   int num_ranks() const { return group_->size(); }
+  core::Slice experts_of(int rank, std::int64_t num_experts) const {
+    return core::slice_of(num_experts, rank / sharers_, size());
+  }
   int node_of(int rank) const { return nodes_.of[static_cast<std::size_t>(rank)]; }
   bool is_flat() const { return nodes_.of.empty(); }
   int place_on_node(int rank) const { return places_[static_cast<std::size_t>(rank)]; }
@@ -103,11 +106,12 @@ class GroupExpertComm final : public nn::ExpertComm {
   /// For each expert the ranks to which its tokens go.
   std::vector<std::vector<int>> ranks_of_expert(const Via& via, std::int64_t num_experts) const {
     std::vector<std::vector<int>> ranks(static_cast<std::size_t>(num_experts));
-    const std::int64_t local = num_experts / size();
-    for (std::int64_t e = 0; e < num_experts; ++e)
-      for (std::int64_t s = 0; s < sharers_; ++s)
-        if (const int to = via[static_cast<std::size_t>(e / local * sharers_ + s)]; to != nowhere)
-          ranks[static_cast<std::size_t>(e)].push_back(to);
+    for (int r = 0; r < num_ranks(); ++r) {
+      const int to = via[static_cast<std::size_t>(r)];
+      if (to == nowhere) continue;
+      const auto [first, local] = experts_of(r, num_experts);
+      for (std::int64_t e = first; e < first + local; ++e) ranks[static_cast<std::size_t>(e)].push_back(to);
+    }
     return ranks;
   }
 
@@ -121,7 +125,7 @@ class GroupExpertComm final : public nn::ExpertComm {
       steps.emplace_back(nodes_.here, steps.front().take_choices_here(), ranks_of_expert(last_step(), num_experts),
                          memory);
     const ExpertChoices here = steps.back().take_choices_here();
-    const std::int64_t local = num_experts / size(), first = rank() * local;
+    const auto [first, local] = experts_of(group_->rank(), num_experts);
     std::vector<std::int32_t> chosen = here.experts;
     for (std::int32_t& e : chosen) {
       const bool is_here = e >= first && e < first + local;
@@ -137,10 +141,11 @@ class GroupExpertComm final : public nn::ExpertComm {
   template <class F>
   double part_for(std::int64_t num_experts, std::int64_t choices, const F& is_meant) const {
     std::vector<bool> experts(static_cast<std::size_t>(num_experts), false);
-    const std::int64_t local = num_experts / size();
-    for (std::int64_t e = 0; e < num_experts; ++e)
-      for (std::int64_t s = 0; s < sharers_; ++s)
-        if (is_meant(static_cast<int>(e / local * sharers_ + s))) experts[static_cast<std::size_t>(e)] = true;
+    for (int r = 0; r < num_ranks(); ++r) {
+      if (!is_meant(r)) continue;
+      const auto [first, local] = experts_of(r, num_experts);
+      std::fill_n(experts.begin() + first, local, true);
+    }
     return known_(experts, choices);
   }
 
@@ -178,8 +183,8 @@ class GroupExpertComm final : public nn::ExpertComm {
     const std::int64_t come = steps.back().num_received();
     exchange.selection = Tensor::empty(memory, DType::I32, {come, choices});
     double chosen = 0;  // of the experts here, by a token
-    const std::int64_t local = num_experts / size();
-    for (std::int64_t e = rank() * local; e < (rank() + 1) * local; ++e) {
+    const auto [first, local] = experts_of(me, num_experts);
+    for (std::int64_t e = first; e < first + local; ++e) {
       std::vector<bool> alone(static_cast<std::size_t>(num_experts), false);
       alone[static_cast<std::size_t>(e)] = true;
       chosen += known_(alone, choices);

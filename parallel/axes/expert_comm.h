@@ -25,8 +25,7 @@ namespace limbeck::parallel {
 using ChoicesKnown = std::function<double(const std::vector<bool>& experts, std::int64_t choices)>;
 
 /// Over any group: the experts are dealt to its ranks, `ranks_an_expert` neighbours of which share each. By two levels
-/// where `nodes` are given. `prepare` throws a UsageError unless the number of parts divides that of experts. Tokens
-/// are of a dtype that activations have.
+/// where `nodes` are given. Tokens are of a dtype that activations have.
 std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert = 1,
                                                  const ExpertNodes& nodes = {}, ChoicesKnown known = {});
 

@@ -167,11 +167,6 @@ WorldComm& Mesh::along(std::string_view axis) const {
   return axis == "tp" ? *tp_ : *etp_group_;
 }
 
-void check_experts(std::int64_t num_experts, std::int64_t num_ranks) {
-  if (num_experts % num_ranks != 0)
-    fail_usage("experts: {} cannot be cut over ep {}, expected a multiple of it", num_experts, num_ranks);
-}
-
 void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut) {
   using core::AxisRole;
   const auto shard = [&](const char* axis, Axis place, int dimension, std::int64_t unit) {
@@ -180,7 +175,6 @@ void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut) {
   };
   parameter.placement.clear();
   if (cut.is_expert) {
-    check_experts(parameter.global_shape[0], mesh.ep().size);
     shard("ep", mesh.ep(), 0, 1);
     if (cut.dimension >= 0) shard("etp", mesh.etp(), cut.dimension, cut.unit);
     parameter.placement.push_back({.axis = "edp", .role = AxisRole::PartialGradient});

@@ -134,10 +134,7 @@ class Mesh {
 /// Fills placement and first_replica. A dense parameter is cut over tp as `cut` says, or whole on every rank with equal
 /// gradients over tp (partial ones where it sees a share of the tokens); its gradient is partial over dp and cp. An
 /// expert parameter [E,...] (experts stacked) is cut along E over ep and within over etp, its gradient partial over
-/// edp; throws a UsageError unless ep divides E. Parts may be uneven and empty.
+/// edp. Parts may be uneven and empty.
 void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut);
-
-/// Throws a UsageError that names both unless `num_ranks` divides `num_experts`.
-void check_experts(std::int64_t num_experts, std::int64_t num_ranks);
 
 }  // namespace limbeck::parallel

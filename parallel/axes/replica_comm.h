@@ -1,8 +1,8 @@
 // Copies of experts on all ranks of the group among which they are dealt.
 //
 //     auto comm = make_replica_comm(mesh.experts_group());
-//     Tensor copies = comm->start_gather(weights, hot)();                    // [E_local,F,C] -> [hot,F,C]
-//     Tensor mine = comm->sum_of_own(gradients, hot, weights.shape()[0]);    // of those of them that lie here
+//     Tensor copies = comm->start_gather(weights, hot, num_experts)();    // [E_local,F,C] -> [hot,F,C]
+//     Tensor mine = comm->sum_of_own(gradients, hot, num_experts);        // of those of them that lie here
 #pragma once
 
 #include <memory>

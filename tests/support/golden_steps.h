@@ -43,6 +43,7 @@ struct StepSettings {
   std::int64_t tensor_chunks = 1;
   std::vector<optim::Group> groups = {};
   bool has_expert_biases = false;  // of experts' products, and those that experts are chosen by
+  std::int64_t num_experts = 0;  // of the student; 0: as many as the teacher
 };
 
 /// The same in float64.
@@ -133,6 +134,7 @@ class GoldenSteps {
     nn::ModelConfig config = golden_.config();
     config.num_predict_layers = settings_.num_predict_layers;
     config.moe.expert_bias = config.moe.selection_bias = settings_.has_expert_biases;
+    if (settings_.num_experts > 0) config.moe.num_experts = settings_.num_experts;
     if (settings_.has_states)
       config.mamba = {.num_heads = 4, .head_width = 6, .state_width = 5, .num_groups = 2, .attention_layers = {1}};
     return config;

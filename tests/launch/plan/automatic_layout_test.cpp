@@ -30,7 +30,8 @@ class AutomaticLayout : public ::testing::Test {
   }
   void cut_data_alone() {
     models.student.num_layers = 1;
-    models.student.moe.num_experts = 3;  // which two ranks do not divide
+    models.student.moe = {};
+    models.student.mlp_width = 3 * 2048;
     config.model->architecture = models.student;
   }
   /// Bytes that a rank takes under given settings.
@@ -72,7 +73,7 @@ TEST_F(AutomaticLayout, IsTheFirstThatIsPlanned) {
   EXPECT_FALSE(is_automatic(taken));
 }
 
-// One head, one layer and three experts, so only data is cut: the memory says how far state is dealt.
+// One head, one layer and no experts, so only data is cut: the memory says how far state is dealt.
 TEST_F(AutomaticLayout, GoesByMemory) {
   cut_data_alone();
   cluster.memory_gib = 1.5;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -57,6 +59,38 @@ TEST(ImaginedRun, ExpertsThatChooseTakeTheirPart) {
     if (layout == "tp2") continue;  // has room for all rows of a sequence on each rank
     EXPECT_GT(given("expert_choice: true capacity_factor: 1.5", {}), 1.05 * one);
     EXPECT_NEAR(one, even, 0.15 * even);
+  }
+}
+
+// Of 32 tokens of each of four ranks, which choose two of E experts, a rank that has n of them gets
+// 32 (1 - C(E - n, 2) / C(E, 2)): 11 and 19 for one and two of six, none and 21 for none and one of three.
+TEST(ImaginedRun, TheLastRankHasMostOfUnevenExperts) {
+  struct Uneven {
+    std::int64_t experts, here, sent, received;  // experts; rows to other ranks, and from them
+  };
+  for (const Uneven& uneven : {Uneven{6, 2, 11 + 19 + 11, 3 * 19}, Uneven{3, 1, 0 + 21 + 21, 3 * 21}}) {
+    SCOPED_TRACE(uneven.experts);
+    const auto plan_of = [&](const std::string& layout, int ranks) {
+      const RunConfig config = config_with("parallel { layout: \"" + layout + "\" }");
+      PlannedModels models = models_of(config);
+      models.student.moe.num_experts = uneven.experts;
+      return plan_rank(config, models, {.num_ranks = ranks});
+    };
+    const RankPlan one = plan_of("dp1", 1), last = plan_of("ep4", 4);
+    const std::int64_t elsewhere = 4 * 2 * (uneven.experts - uneven.here) * 3 * 64 * 64;
+    EXPECT_EQ(last.parameter_bytes, one.parameter_bytes - elsewhere);
+    EXPECT_EQ(last.gradient_bytes, one.gradient_bytes - elsewhere);
+    EXPECT_EQ(last.optimizer_values, one.optimizer_values - elsewhere / 4);
+    // Of a layer: a number to each other rank and a row's two choices; the row and its two weights there, what is made
+    // of others' back; and, backward, the gradients of these.
+    const std::int64_t row = 64 * 4, two = 2 * 4;
+    const std::int64_t of_layer = 3 * 8 + uneven.sent * two + uneven.sent * (row + two) + uneven.received * row +
+                                  uneven.sent * row + uneven.received * (row + two);
+    const auto rows = std::ranges::find_if(last.traffic, [](const parallel::ExchangeCount& t) {
+      return t.group == "experts" && t.operation == "all_to_all";
+    });
+    ASSERT_NE(rows, last.traffic.end());
+    EXPECT_EQ(rows->bytes, 2 * of_layer);
   }
 }
 

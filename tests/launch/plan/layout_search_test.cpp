@@ -61,6 +61,13 @@ TEST_F(LayoutSearch, TriesEveryLayoutThatFits) {
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2", "pp2"));
 }
 
+TEST_F(LayoutSearch, ExpertsNeedNotDivide) {
+  models.student.moe.num_experts = 3;
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));
+  config.parallel.deal_experts_every_steps = 1;  // of which each rank has as many
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "pp2"));
+}
+
 TEST_F(LayoutSearch, SetsAllThatDividesAStep) {
   config.parallel.shard = Shard::Optimizer;
   config.parallel.shard_ranks = 2;

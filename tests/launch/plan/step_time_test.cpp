@@ -225,5 +225,24 @@ TEST_F(StepTimeTest, TheRankWithMostToDoIsWaitedFor) {
   EXPECT_NEAR(with_like - (time({}, c).flops - time_without_teacher(c)), 0.8 * experts / 3 - router, 1e-6 * even);
 }
 
+// Three of five experts are on the last of two ranks: 1.2 times the mean. Of two over four ranks two have one each.
+TEST_F(StepTimeTest, TheRankWithMostExpertsIsWaitedFor) {
+  RunConfig c = config();
+  c.model->architecture.moe.num_experts = 5;
+  c.model->architecture.moe.experts_per_token = 2;
+  c.model->architecture.moe.expert_width = 16;
+  const auto flops = [&](const char* layout) {
+    c.parallel.layout = layout;
+    return time({}, c).flops;
+  };
+  const double experts = 16.0 * 3 * 2 * 2 * 3 * 8 * 16;
+  EXPECT_NEAR(flops("dp4ep2") - flops("dp4"), 0.2 * experts, 1e-6 * experts);
+  c.routing = {.capacity_factor = 1.5, .expert_choice = true};
+  EXPECT_NEAR(flops("dp4ep2") - flops("dp4"), 1.5 * 0.2 * experts, 1e-6 * experts);
+  c.routing = {};
+  c.model->architecture.moe.num_experts = 2;
+  EXPECT_NEAR(flops("ep4") - flops("dp4"), experts, 1e-6 * experts);
+}
+
 }  // namespace
 }  // namespace limbeck::launch

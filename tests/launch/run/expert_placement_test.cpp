@@ -202,6 +202,18 @@ TEST(Placement, OfAnotherModelIsOneLine) {
   });
 }
 
+TEST(Placement, IsOfAsManyExpertsOnEachRank) {
+  testing::run_ranks(3, [&](testing::RankWorld& world) {
+    testing::GoldenSteps steps(world.comm, {.layout = "ep3", .ranks = 3}, core::Memory::cpu(1));
+    try {
+      ExpertPlacement(steps.rank(), steps.student(), steps.fragments(), steps.optimizer(), steps.values());
+      ADD_FAILURE() << "expected an error";
+    } catch (const core::UsageError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("parallel.deal_experts_every_steps is given with 8 experts over ep 3"));
+    }
+  });
+}
+
 // An expert's blocks would begin elsewhere: five ranks share four experts.
 TEST(Placement, MomentsInEightBitsAreNotCutWithinAnExpert) {
   testing::run_ranks(10, [&](testing::RankWorld& world) {

@@ -81,6 +81,21 @@ INSTANTIATE_TEST_SUITE_P(Threads, LayoutTest,
                                               layout.param.sequence_parallel ? "_sequence" : "");
                          });
 
+/// Eight experts over three ranks are 2, 3 and 3, four of them 1, 1 and 2; over five ranks the first has none of four.
+TEST(UnevenExperts, GradientsAreThoseOfPyTorch) {
+  for (const auto& [layout, ranks, sequence_parallel] :
+       std::vector<Layout>{{"ep3", 3}, {"ep5", 5}, {"tp2ep3", 6, true}, {"ep3etp2", 6}}) {
+    SCOPED_TRACE(layout);
+    testing::run_ranks(ranks, [&, name = layout, divides = sequence_parallel](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, name, 1, divides);
+      testing::expect_golden(rank, "moe.h5", DType::F64, {.micro_batches = 2, .delay_weight_parts = true});
+      testing::expect_golden(rank, "moe.h5", DType::F32);
+      testing::expect_golden(rank, "moe_options.h5", DType::F64, {.expert_chunks = 3, .recompute = true});
+      testing::expect_golden(rank, "moe_expert_choice.h5", DType::F64);
+    });
+  }
+}
+
 /// Of a dense model and one with shared experts. In float64 a product adds the terms of a row in one order, however
 /// many rows there are.
 TEST(TensorChunks, BitsAreThoseOfOneSum) {

@@ -120,6 +120,33 @@ TEST_P(Shards, GoOnFromAnyOtherSetting) {
   expect_same(run(one, 2, from_sharded, &sharded_state), expected);
 }
 
+// Of one rank, from ranks of which each has experts, or not, to others.
+TEST(UnevenExperts, StateGoesOnUnderAnyLayout) {
+  for (const std::int64_t num_experts : {6, 3}) {
+    SCOPED_TRACE(num_experts);
+    const auto on = [&](const char* layout, int ranks, Sharded what) {
+      Settings s{.layout = layout, .ranks = ranks, .uses_muon = true, .weights = DType::F64};
+      s.compute = DType::F64;
+      s.sharding.what = what;
+      s.num_experts = num_experts;
+      return of_one_order(s);
+    };
+    const Settings one = on("dp1", 1, Sharded::Nothing), two = on("ep2", 2, Sharded::Gradients),
+                   four = on("ep4", 4, Sharded::Parameters);
+    WrittenState whole;
+    Seen expected = run(one, 5, whole);
+    expected.losses.erase(expected.losses.begin(), expected.losses.begin() + 3);
+    expected.norms.erase(expected.norms.begin(), expected.norms.begin() + 3);
+    for (const auto& [from, to] : {std::pair(four, two), std::pair(two, four), std::pair(four, one)}) {
+      SCOPED_TRACE(from.layout + " to " + to.layout);
+      WrittenState before, behind;
+      run(from, 3, before);
+      const core::StateDict state = before.whole();
+      expect_near(run(to, 2, behind, &state), expected, 1e-9);
+    }
+  }
+}
+
 /// Bytes of rank 0's tensors behind a step of AdamW in float32, and at its peak, of a dense model of its own.
 struct Bytes {
   std::int64_t kept = 0, peak = 0;
@@ -194,7 +221,13 @@ INSTANTIATE_TEST_SUITE_P(
                           Case{"tp2etp2_muon", float64({.layout = "tp2etp2", .ranks = 4, .uses_muon = true})},
                           Case{"bfloat16_muon",
                                {.layout = "dp3", .ranks = 3, .uses_muon = true, .weights = DType::BF16}},
-                          Case{"eight_bit", {.layout = "dp2", .ranks = 2, .eight_bit = true}}),
+                          Case{"eight_bit", {.layout = "dp2", .ranks = 2, .eight_bit = true}},
+                          // Two sharers have rows of one expert each, or one of two experts.
+                          Case{"four_experts_over_three_muon",
+                               float64({.layout = "dp2ep3", .ranks = 6, .uses_muon = true, .num_experts = 4})},
+                          // The first of three has none.
+                          Case{"two_experts_over_three_eight_bit",
+                               {.layout = "dp2ep3", .ranks = 6, .eight_bit = true, .num_experts = 2}}),
         ::testing::Values(Sharded::OptimizerState, Sharded::Gradients, Sharded::Parameters)),
     [](const auto& test) {
       return fmt::format("{}_{}", std::get<0>(test.param).name, static_cast<int>(std::get<1>(test.param)));

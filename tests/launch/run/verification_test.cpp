@@ -66,6 +66,29 @@ TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
   }
 }
 
+/// Over ranks of which each has one or two, two or three, or one or none, and that step by Muon.
+TEST_F(VerificationTest, ExpertsThatRanksDoNotDivideGiveTheNumbersOfOneRank) {
+  const std::vector<std::pair<const char*, std::vector<const char*>>> models = {
+      {"model.moe.num_experts=6",
+       {"ep4+parallel.expert_chunks=2+parallel.expert_replicas=2+parallel.expert_exchange=TWO_LEVEL",
+        "dp2ep4+parallel.shard=OPTIMIZER+batch.micro_batches=2", "tp2ep4+parallel.sequence_parallel=true"}},
+      {"model.moe.num_experts=5", {"ep2+train.recompute=true", "dp2ep2+parallel.shard=PARAMETERS"}},
+      {"model.moe.num_experts=3",
+       {"ep4+parallel.expert_exchange=TWO_LEVEL+parallel.expert_replicas=1", "ep4etp2+parallel.expert_chunks=2",
+        "dp2ep4+parallel.shard=GRADIENTS+batch.micro_batches=2", "dp2ep4+parallel.shard=PARAMETERS"}}};
+  for (const auto& [experts, items] : models) {
+    std::vector<const char*> sets(odd.begin(), odd.end());
+    sets.insert(sets.end(), {experts, "optimizer.kind=MUON"});
+    const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F64, "dp1", sets), 2, log_);
+    for (const char* item : items) {
+      const launch::LayoutDifferences found = differences(reference, config(DType::F64, item, sets));
+      EXPECT_TRUE(found.within(1e-11)) << experts << ' ' << item << ' ' << found.loss << ' '
+                                       << found.gradient.difference << ' ' << found.gradient.parameter << ' '
+                                       << found.weight.difference << ' ' << found.weight.parameter;
+    }
+  }
+}
+
 TEST_F(VerificationTest, StagesGiveTheNumbersOfOneRank) {
   for (const DType precision : {DType::F64, DType::F32}) {
     std::vector<const char*> deep(odd.begin(), odd.end());
@@ -241,7 +264,11 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
                                              "dp4+batch.micro_batches=3",
                                              "dp4+parallel.shard=PARAMETERS"}));
   EXPECT_EQ(std::ranges::count_if(four, [](const std::string& i) { return i.ends_with("train.recompute=true"); }), 1);
-  EXPECT_THAT(covering(4, 6), ::testing::AllOf(::testing::Contains("ep2"), ::testing::Not(::testing::Contains("ep4"))));
+  EXPECT_THAT(covering(4, 6), ::testing::Contains("ep4"));
+  launch::RunConfig that_deals;
+  that_deals.parallel.deal_experts_every_steps = 1;
+  EXPECT_THAT(covering(4, 6, that_deals),
+              ::testing::AllOf(::testing::Contains("ep2"), ::testing::Not(::testing::Contains("ep4"))));
   EXPECT_THAT(covering(2, 0),
               ::testing::UnorderedElementsAre(
                   "dp2", "cp2", "tp2", "tp2+parallel.sequence_parallel=true", "pp2",

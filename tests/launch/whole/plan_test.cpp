@@ -168,6 +168,13 @@ INSTANTIATE_TEST_SUITE_P(
         // comes back; and in the backward the other way round.
         Case{"ExpertsInChunks", 2, {"parallel.layout=ep2", "parallel.expert_chunks=3"}, 0, 3 * 3 * (2 + 3 + 3)},
         Case{"ExpertsByTwoLevels", 2, {"parallel.layout=ep2", "parallel.expert_exchange=TWO_LEVEL"}},
+        // The last rank has two of six.
+        Case{"UnevenExperts", 4, {"parallel.layout=ep4", "model.moe.num_experts=6", "optimizer.kind=MUON"}},
+        // Three of four ranks have one each.
+        Case{"FewerExpertsThanRanks",
+             4,
+             {"parallel.layout=ep4", "model.moe.num_experts=3", "parallel.expert_exchange=TWO_LEVEL",
+              "optimizer.eight_bit_state=true"}},
         Case{"Sequences", 2, {"parallel.layout=cp2"}},
         Case{"SharedParameters", 2, {"parallel.layout=dp2", "parallel.shard=PARAMETERS", "train.recompute=true"}},
         Case{"SharedGradients", 3, {"parallel.layout=dp3", "parallel.shard=GRADIENTS", "batch.micro_batches=2"}},
