@@ -55,8 +55,11 @@ async def follow(port, seed, counts):
                 counts["events"] += line.startswith(b"event:")
                 if line.startswith(b"event: page") and rng.random() < 0.2:
                     page, page_writer = await request(port, "/page")
-                    counts["pages"] += b"</html>" in await page.read() or 1
+                    text = await page.read()
                     page_writer.close()
+                    if not text.endswith(b"</html>\n"):
+                        raise ConnectionError(f"/page: cut after {len(text)} bytes")
+                    counts["pages"] += 1
         except asyncio.TimeoutError:
             pass
         except (ConnectionError, OSError) as error:

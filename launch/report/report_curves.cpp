@@ -321,8 +321,8 @@ std::string values_at(const RunRecord& record, const char* field, const std::vec
 
 std::string draw_curves(const std::vector<RunResults>& runs) {
   Drawer drawer(runs);
-  drawer.leave_out({"time", "seconds", "tokens", "eval_tokens", "eval_bytes", "eval_teacher_ce", "eval_experts",
-                    "eval_load_worst_layer"});
+  drawer.leave_out(
+      {"seconds", "tokens", "eval_tokens", "eval_bytes", "eval_teacher_ce", "eval_experts", "eval_load_worst_layer"});
   std::string html = drawer.draw(of_training());
   html += drawer.draw(of_sets(drawer.columns())) + drawer.draw(of_machine());
   const std::string experts = drawer.draw_maps() + drawer.draw(of_experts());

@@ -90,7 +90,7 @@ std::string speed_cards(const RunResults& run) {
   if (const auto bytes = run.peak_bytes())
     html += card("Memory", fmt::format("{:.2f} GiB", *bytes / gib), "at the peak, first rank");
   if (const auto wall = run.wall_seconds()) {
-    std::string more = fmt::format("from {}", date_text(series_of(run.record, "time")->first_value));
+    std::string more = fmt::format("from {}", date_text(run.record.times.front().begin));
     if (const auto training = run.training_seconds()) more += fmt::format("; {} in steps", duration_text(*training));
     html += card("Time", duration_text(*wall), more);
   }

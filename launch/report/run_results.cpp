@@ -202,15 +202,16 @@ std::optional<double> RunResults::training_seconds() const {
 }
 
 std::optional<double> RunResults::wall_seconds() const {
-  const Series* times = series_of(record, "time");
-  if (times == nullptr) return std::nullopt;
+  if (record.times.empty()) return std::nullopt;
   double seconds = 0;
-  double last = times->values.front();
-  std::size_t next = 0;
-  for (const double time : times->values) {
-    for (; next < facts.starts.size() && facts.starts[next].time <= time; ++next) last = facts.starts[next].time;
-    seconds += std::max(0.0, time - last);
-    last = time;
+  double last = record.times.front().begin;
+  auto start = facts.starts.begin();
+  for (const Stretch& stretch : record.times) {
+    for (; start != facts.starts.end() && start->time <= stretch.begin; ++start) last = start->time;
+    seconds += std::max(0.0, stretch.begin - last) + stretch.seconds;
+    last = stretch.end;
+    // Behind a pause that is not known any more, for it was shorter than all that are.
+    while (start != facts.starts.end() && start->time <= last) ++start;
   }
   return seconds;
 }

@@ -48,6 +48,8 @@ class RecordReader::Lines {
       } else if (name == "memory_bytes") {
         check_object(name, value);
         for (const auto& [part, bytes] : value.items()) add(record_.memory[part], "memory_bytes." + part, bytes);
+      } else if (name == "time") {
+        if (const auto time = number(name, value)) add_time(record_.times, *time, most_points_);
       } else if (!value.is_structured()) {
         add(record_.series[name], name, value);
       }
@@ -68,9 +70,8 @@ class RecordReader::Lines {
   }
 
   void add(Series& series, const std::string& name, const json& value) const {
-    // Pauses are found by the times, which are kept whole.
     if (const auto found = number(name, value))
-      series.add(static_cast<double>(record_.last_step), *found, name == "time" ? 0 : most_points_);
+      series.add(static_cast<double>(record_.last_step), *found, most_points_);
   }
 
   void check_object(const std::string& name, const json& value) const {
@@ -190,6 +191,26 @@ void Series::add(double step, double value, std::size_t most_points) {
     first_value = value;
   }
   ++num_values;
+}
+
+void add_time(std::vector<Stretch>& stretches, double time, std::size_t most) {
+  stretches.push_back({.begin = time, .end = time});
+  if (most == 0 || stretches.size() <= 2 * most) return;
+  std::vector<double> gaps;
+  for (std::size_t i = 1; i < stretches.size(); ++i) gaps.push_back(stretches[i].begin - stretches[i - 1].end);
+  const auto longest_joined = gaps.begin() + static_cast<std::ptrdiff_t>(gaps.size() - most);
+  std::ranges::nth_element(gaps, longest_joined);
+  std::vector<Stretch> joined = {stretches.front()};
+  for (std::size_t i = 1; i < stretches.size(); ++i) {
+    const double gap = stretches[i].begin - joined.back().end;
+    if (gap > *longest_joined) {
+      joined.push_back(stretches[i]);
+    } else {
+      joined.back().end = stretches[i].end;
+      joined.back().seconds += std::max(0.0, gap) + stretches[i].seconds;
+    }
+  }
+  stretches = std::move(joined);
 }
 
 double Series::least() const { return std::ranges::min(low.empty() ? values : low); }

@@ -33,6 +33,16 @@ struct Series {
   double greatest() const;  // likewise
 };
 
+/// Steps that ended one after another: from the first of these ends to the last, in seconds since 1970.
+struct Stretch {
+  double begin = 0, end = 0;
+  double seconds = 0;  // from end to end; a clock that was set back counts for nothing
+};
+
+/// The stretches with one more end of a step. Of more than twice `most` (0: without a bound) those are joined that lie
+/// closest together, so that the longest gaps, of which pauses of a run are some, stay known.
+void add_time(std::vector<Stretch>& stretches, double time, std::size_t most = 0);
+
 struct LayerLoad {
   Series min, max, entropy, drops;        // expert_load.h
   Series starved;                         // share of the experts that starve (expert_load.h)
@@ -50,7 +60,8 @@ struct AxisTraffic {
 struct RunRecord {
   std::int64_t first_step = 0;
   std::int64_t last_step = 0;
-  std::map<std::string, Series> series;  // of the fields that are numbers, but for "step"; "seconds" in any case
+  std::map<std::string, Series> series;  // of fields that are numbers, but "step", "time"; "seconds" in any case
+  std::vector<Stretch> times;            // by "time"
   std::map<std::string, std::map<std::string, Series>> sets;  // eval_sets, by set and figure
   std::map<std::int64_t, LayerLoad> loads;                    // by layer
   std::map<std::string, AxisTraffic> traffic;                 // by axis of the mesh
@@ -68,7 +79,7 @@ struct RunRecord {
 /// out.
 class RecordReader {
  public:
-  /// Of each series at most so many points are kept, and the last value; 0: all.
+  /// Of each series at most so many points are kept, and the last value; 0: all. Of times twice as many stretches.
   explicit RecordReader(std::filesystem::path metrics, std::size_t most_points = 0);
   RecordReader(RecordReader&&) noexcept;
   RecordReader& operator=(RecordReader&&) noexcept;

@@ -1,5 +1,7 @@
 #include "launch/watch/watch_server.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -18,6 +20,8 @@ namespace {
 constexpr const char* here = "127.0.0.1";
 constexpr int most_followers = 100;  // each takes a thread
 constexpr std::size_t num_threads = most_followers + 8;
+constexpr int seconds_to_ask = 30;              // of who has connected, which the system waits for
+constexpr int seconds_to_send_and_take = 5;     // of who is in the middle of a request or an answer
 constexpr std::size_t most_bytes_asked = 1024;  // of the body of a request, which is never read
 constexpr auto between_looks = std::chrono::milliseconds(1000);
 constexpr auto between_signs = std::chrono::milliseconds(5000);  // by which a follower that has gone is noticed
@@ -36,14 +40,20 @@ class WatchServer::Http {
  public:
   explicit Http(WatchedRuns& watched) : watched_(watched) {
     server.new_task_queue = [] { return new httplib::ThreadPool(num_threads); };  // which httplib deletes
-    // Not SO_REUSEPORT, the library's own: with it another server may take the same port.
-    server.set_socket_options([](socket_t socket) {
+    // Not SO_REUSEPORT, the library's own: with it another server may take the same port. Whoever has connected and not
+    // asked yet is left to the system: a thread of the library would hold itself up for him, and after some seconds, by
+    // its own clock, close on a request that has come meanwhile; on a machine that trains either may get no processor.
+    server.set_socket_options([this](socket_t socket) {
       const int yes = 1;
       ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+      ::setsockopt(socket, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds_to_ask, sizeof seconds_to_ask);
+      listening_ = socket;
     });
+    // Nor is a thread kept for another request of the same: all who follow ask for each new page.
+    server.set_keep_alive_max_count(1);
     server.set_payload_max_length(most_bytes_asked);
-    server.set_read_timeout(5);
-    server.set_write_timeout(5);
+    server.set_read_timeout(seconds_to_send_and_take);
+    server.set_write_timeout(seconds_to_send_and_take);
     server.set_default_headers({{"Cache-Control", "no-store"},
                                 {"X-Content-Type-Options", "nosniff"},
                                 {"Cross-Origin-Resource-Policy", "same-origin"},
@@ -64,6 +74,17 @@ class WatchServer::Http {
     server.Get("/", give_page);
     server.Get("/page", give_page);
     server.Get("/events", [this](const httplib::Request&, httplib::Response& response) { follow(response); });
+  }
+
+  /// False where the port cannot be had; 0: any, and `port` says which.
+  bool listen(int wanted) {
+    port = wanted;
+    if (port == 0)
+      port = server.bind_to_any_port(here);
+    else if (!server.bind_to_port(here, port))
+      return false;
+    // The library's queue is of 5 who wait to be heard. When all ask at once, others would try again after a second.
+    return port > 0 && ::listen(listening_, SOMAXCONN) == 0;
   }
 
   httplib::Server server;
@@ -104,20 +125,18 @@ class WatchServer::Http {
   }
 
   WatchedRuns& watched_;
+  socket_t listening_ = INVALID_SOCKET;
   std::atomic<int> num_followers_ = 0;
 };
 
-WatchServer::WatchServer(WatchedRuns& watched, int port)
-    : watched_(watched), http_(std::make_unique<Http>(watched)), port_(port) {
-  if (port == 0)
-    port_ = http_->server.bind_to_any_port(here);
-  else if (!http_->server.bind_to_port(here, port))
-    port_ = -1;
-  core::check(port_ > 0, "{}:{} cannot be listened on, expected a port that is free (--port N; 0: any)", here, port);
-  http_->port = port_;
+WatchServer::WatchServer(WatchedRuns& watched, int port) : watched_(watched), http_(std::make_unique<Http>(watched)) {
+  core::check(http_->listen(port), "{}:{} cannot be listened on, expected a port that is free (--port N; 0: any)", here,
+              port);
 }
 
 WatchServer::~WatchServer() = default;
+
+int WatchServer::port() const { return http_->port; }
 
 void WatchServer::serve(const std::function<bool()>& is_over) {
   std::atomic<bool> answers = true;
@@ -132,7 +151,7 @@ void WatchServer::serve(const std::function<bool()>& is_over) {
   });
   auto next_look = std::chrono::steady_clock::now();
   while (!is_over()) {
-    core::check(answers, "{}:{} is listened on no more", here, port_);
+    core::check(answers, "{}:{} is listened on no more", here, port());
     if (std::chrono::steady_clock::now() >= next_look) {
       watched_.look();
       next_look = std::chrono::steady_clock::now() + between_looks;

@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <deque>
 #include <fstream>
 #include <memory>
 #include <thread>
@@ -25,6 +27,38 @@ using ::testing::Not;
 using testing::run_shell;
 using testing::RunFolder;
 using ::testing::StartsWith;
+
+class Connection {
+ public:
+  explicit Connection(int port) {
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<std::uint16_t>(port));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const timeval limit{.tv_sec = 10, .tv_usec = 0};
+    ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    EXPECT_EQ(::connect(socket_, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  }
+  ~Connection() { ::close(socket_); }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  /// The first bytes of the answer to these bytes.
+  std::string answer(const std::string& request) const {
+    [[maybe_unused]] const auto sent = ::send(socket_, request.data(), request.size(), MSG_NOSIGNAL);
+    std::array<char, 512> bytes{};
+    const auto n = ::recv(socket_, bytes.data(), bytes.size(), 0);
+    return n > 0 ? std::string(bytes.data(), static_cast<std::size_t>(n)) : "";
+  }
+  /// Whether the other side has not ended it.
+  bool is_open() const {
+    char byte = 0;
+    return ::recv(socket_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+  }
+
+ private:
+  int socket_ = ::socket(AF_INET, SOCK_STREAM, 0);
+};
 
 /// `limbeck watch` in a folder, until this is destroyed.
 class Watching {
@@ -59,28 +93,11 @@ class Watching {
     return client;
   }
   /// The first bytes of the answer to these bytes.
-  std::string answer(const std::string& request) const {
-    const int s = ::socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(static_cast<std::uint16_t>(port_));
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const timeval limit{.tv_sec = 10, .tv_usec = 0};
-    ::setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    std::string said;
-    if (::connect(s, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0) {
-      [[maybe_unused]] const auto sent = ::send(s, request.data(), request.size(), MSG_NOSIGNAL);
-      std::array<char, 512> bytes{};
-      if (const auto n = ::recv(s, bytes.data(), bytes.size(), 0); n > 0)
-        said.assign(bytes.data(), static_cast<std::size_t>(n));
-    }
-    ::close(s);
-    return said;
+  std::string answer(const std::string& request) const { return Connection(port_).answer(request); }
+  std::string request(const std::string& target) const {
+    return fmt::format("GET {} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n\r\n", target, port_);
   }
-  std::string get(const std::string& target, const std::string& more = "") const {
-    return answer(
-        fmt::format("GET {} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n{}\r\n", target, port_, more));
-  }
+  std::string get(const std::string& target) const { return answer(request(target)); }
 
  private:
   const RunFolder& folder_;
@@ -173,7 +190,7 @@ TEST(Watch, AnswersNothingElse) {
   watching.answer(std::string(100000, 'A'));
   watching.answer("GET " + std::string(20000, '/') + " HTTP/1.1\r\n\r\n");
   watching.answer("GET / HTTP/1.1\r\nHost: x\r\n" + std::string(20000, 'h') + ": 1\r\n\r\n");
-  watching.answer("\0\r\n\r\n");
+  watching.answer(std::string("\0\r\n\r\n", 5));
   watching.answer("GET / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n");
   EXPECT_THAT(watching.get("/"), StartsWith("HTTP/1.1 200"));
   EXPECT_TRUE(watching.end());
@@ -204,6 +221,19 @@ TEST(Watch, ManyFollowAndSomeAreTurnedAway) {
   EXPECT_EQ(told, 100);
   EXPECT_EQ(refused, 3);
   EXPECT_THAT(watching.get("/"), StartsWith("HTTP/1.1 200"));
+  EXPECT_TRUE(watching.end());
+}
+
+/// More than it has threads; and one of them asks later.
+TEST(Watch, WhoHasNotAskedYetHoldsNobodyUp) {
+  const RunFolder folder("watch_silent");
+  folder.succeed("train tiny.textproto --steps 1 --quiet --out run");
+  Watching watching(folder, "run");
+  std::deque<Connection> silent;
+  for (int i = 0; i < 120; ++i) silent.emplace_back(watching.port());
+  EXPECT_THAT(watching.get("/"), StartsWith("HTTP/1.1 200"));
+  for (const Connection& connection : silent) EXPECT_TRUE(connection.is_open());
+  EXPECT_THAT(silent[60].answer(watching.request("/page")), StartsWith("HTTP/1.1 200"));
   EXPECT_TRUE(watching.end());
 }
 
