@@ -134,6 +134,7 @@ grep -q "launch task StepId=$job.0" "$work/slurmd_right.log" || fail "the second
 ends_as_undisturbed undisturbed
 submit of_srun --ntasks=2 -- node.sbatch
 eventually "srun's run" has_ended of_srun 1 0
+grep -q "threads a rank: .*, shared by 2 ranks" "$work/of_srun.out" || fail "expected srun's two ranks to share the cores: $(grep "ranks: " "$work/of_srun.out")"
 ends_as_undisturbed of_srun
 
 # scontrol requeue kills the ranks; the next start goes on from the last checkpoint.
