@@ -18,7 +18,7 @@ install(TARGETS limbeck_kernels EXPORT limbeck_core LIBRARY DESTINATION ${CMAKE_
 if(TARGET limbeck_kernels_cuda)
   install(TARGETS limbeck_kernels_cuda EXPORT limbeck_core LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     COMPONENT kernels NAMELINK_COMPONENT core)
-  install(FILES kernels/cuda/cuda.h kernels/cuda/free_memory.h DESTINATION ${limbeck_headers}/kernels/cuda COMPONENT core)
+  install(FILES kernels/cuda/cuda.h kernels/cuda/gpu_facts.h DESTINATION ${limbeck_headers}/kernels/cuda COMPONENT core)
   set(other_device_set cpu_only)
 else()
   set(other_device_set with_cuda)

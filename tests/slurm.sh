@@ -134,6 +134,7 @@ grep -q "launch task StepId=$job.0" "$work/slurmd_right.log" || fail "the second
 ends_as_undisturbed undisturbed
 submit of_srun --ntasks=2 -- node.sbatch
 eventually "srun's run" has_ended of_srun 1 0
+grep -q "threads a rank: .*, shared by 2 ranks" "$work/of_srun.out" || fail "expected srun's two ranks to share the cores: $(grep "ranks: " "$work/of_srun.out")"
 ends_as_undisturbed of_srun
 
 # scontrol requeue kills the ranks; the next start goes on from the last checkpoint.
@@ -186,9 +187,9 @@ cat >"$work/cache.textproto" <<CONFIG
 teacher { source: "$work/undisturbed" cache_tokens: 8 }
 data { sequence_length: 64 held_out_fraction: 0.2 }
 CONFIG
-queue shares --array=3-5 --ntasks=1 -- cache.sbatch "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --set data.text="$work/text" --out "$work/cache"
+queue shares --array=3-5 --ntasks=1 -- run.sbatch cache-teacher "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --set data.text="$work/text" --out "$work/cache"
 shares=$job
-queue closed --dependency="afterany:$shares" --ntasks=2 -- cache.sbatch "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --set data.text="$work/text" --out "$work/cache" --verify
+queue closed --dependency="afterany:$shares" --ntasks=2 -- run.sbatch cache-teacher "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --set data.text="$work/text" --out "$work/cache" --verify
 eventually "the share 1/3" grep -qs "share 1/3, start .*: exit code 0" "$work/shares.out"
 eventually "the end of the cache" has_ended closed 1 0
 for share in 0 2; do grep -q "share $share/3, start .*: exit code 0" "$work/shares.out" || fail "share $share was not written"; done

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "launch/console/console.h"
+#include "launch/console/slurm_tasks.h"
 #include "launch/console/streams.h"
 
 namespace limbeck::launch {
@@ -27,6 +28,13 @@ int first_number(std::initializer_list<const char*> variables, int otherwise) {
     if (std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc()) return number;
   }
   return otherwise;
+}
+
+/// On this machine; 0 where srun has not started this process. mpirun's daemons, which srun starts one a node, pass
+/// their own number on: what mpirun says comes first.
+int tasks_of_srun() {
+  const char* tasks = std::getenv("SLURM_STEP_TASKS_PER_NODE");
+  return tasks == nullptr ? 0 : tasks_on_node(tasks, first_number({"SLURM_NODEID"}, -1));
 }
 
 }  // namespace
@@ -70,7 +78,7 @@ std::string one_line(std::string_view message) {
 
 LauncherRank launcher_rank() {
   if (remembered_launcher) return *remembered_launcher;
-  const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
+  const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, tasks_of_srun());
   const int rank = first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, -1);
   const int on_machine = first_number({"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"}, 0);
   return {rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0, on_machine < 0 ? 0 : on_machine};

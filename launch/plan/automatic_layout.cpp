@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "core/counted.h"
-#include "gpu_memory.h"
+#include "gpu_facts.h"
 #include "launch/plan/measured_machine.h"
 #include "launch/run/available_memory.h"
 #include "launch/run/devices.h"
@@ -35,6 +35,14 @@ std::string of_planned(const PlannedLayout& layout, const Cluster& cluster) {
       "parallel.layout auto: {}: planned are {:.3f} GiB a rank, of {:.3f} that it may take, and {:.4g} ms a step, the "
       "least of the layouts that fit",
       layout.text(), in_gib(layout.plan.memory.held), cluster.memory_gib, 1e3 * layout.time.seconds());
+}
+
+/// Bytes, which the system has said if there are some.
+std::int64_t said_memory(std::int64_t bytes) {
+  if (bytes == 0)
+    core::fail_usage(
+        "parallel.layout is auto, but the system does not say how much memory is available, expected a layout");
+  return bytes;
 }
 
 /// A length does not change what fits.
@@ -93,20 +101,23 @@ Cluster machine_cluster(const RunConfig& config, int ranks_a_machine, int num_ra
   return *measured;
 }
 
-std::int64_t known_memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
-  const int gpus = uses_gpu(config.train.device) ? kernels::num_gpus() : 0;
+std::int64_t part_of_memory_here(const RunConfig& config, int sharers) {
   const std::int64_t available =
-      gpus > 0 ? kernels::free_gpu_bytes(launcher_rank().rank_on_machine % gpus) : available_memory();
-  const int sharing = gpus > 0 ? (ranks_a_machine + gpus - 1) / gpus : ranks_a_machine;
-  return std::llround(usable * static_cast<double>(available) / sharing);
+      uses_gpu(config.train.device) ? kernels::free_gpu_bytes(gpu_of_rank()) : available_memory();
+  return std::llround(usable * static_cast<double>(available) / sharers);
 }
 
 std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
-  const std::int64_t memory = known_memory_of_rank_here(config, ranks_a_machine);
-  if (memory == 0)
-    core::fail_usage(
-        "parallel.layout is auto, but the system does not say how much memory is available, expected a layout");
-  return memory;
+  const int memories = uses_gpu(config.train.device) ? kernels::num_gpus() : 1;
+  return said_memory(part_of_memory_here(config, (ranks_a_machine + memories - 1) / memories));
+}
+
+int sharers_here(parallel::WorldComm& world, const std::string& mine) {
+  const std::vector<std::string> all = gather_strings(world, mine);
+  int sharers = 0;
+  for (int r = 0; r < world.size(); ++r)
+    if (world.node_of(r) == world.node_of(world.rank()) && all[static_cast<std::size_t>(r)] == mine) ++sharers;
+  return sharers;
 }
 
 int most_ranks_a_machine(parallel::WorldComm& world) {
@@ -145,7 +156,8 @@ void take_layout(const World& world, RunConfig& config, const std::optional<std:
   if (!is_automatic(config)) return;
   Rank rank(world, fmt::format("dp{}", world->size()), 1);
   const int ranks_a_machine = most_ranks_a_machine(*world);
-  const std::int64_t memory = least_over_ranks(*world, memory_of_rank_here(config, ranks_a_machine));
+  const int sharers = sharers_here(*world, bus_of_rank(config.train.device));
+  const std::int64_t memory = said_memory(least_over_ranks(*world, part_of_memory_here(config, sharers)));
   RunConfig chosen = config;
   std::string why;
   on_first_rank(rank, [&] {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "launch/console/log.h"
 #include "launch/plan/layout_search.h"
@@ -26,8 +27,12 @@ Cluster machine_cluster(const RunConfig& config, int ranks_a_machine, int num_ra
 /// of the GPU where it has one. Throws a UsageError where the system does not say.
 std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine);
 
-/// The same, but 0 where the system does not say.
-std::int64_t known_memory_of_rank_here(const RunConfig& config, int ranks_a_machine);
+/// The same, but 0 where the system does not say, and with so many ranks that share the memory.
+std::int64_t part_of_memory_here(const RunConfig& config, int sharers);
+
+/// Collective: how many ranks of this one's machine say the same: of those that say what GPU they have, who share one
+/// (bus_of_rank), and where all have none, who share the machine's memory.
+int sharers_here(parallel::WorldComm& world, const std::string& mine);
 
 /// Collective: of the machine that has most.
 int most_ranks_a_machine(parallel::WorldComm& world);

@@ -15,11 +15,9 @@ constexpr std::int64_t little = 20;  // a state of less than one part in so many
 
 double in_gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); }
 
-/// What this rank may take, with what an earlier run has left free in its memory; 0 where nobody knows: of ranks that
-/// see one GPU each, whether it is the same one.
-std::int64_t may_take_here(const RunConfig& config, int ranks_a_machine, const core::Memory& memory) {
-  if (ranks_a_machine > 1 && uses_gpu(config.train.device) && kernels::num_gpus() == 1) return 0;
-  const std::int64_t known = known_memory_of_rank_here(config, ranks_a_machine);
+/// Collective: what this rank may take, with what an earlier run has left free in its memory; 0 where nobody knows.
+std::int64_t may_take_here(const RunConfig& config, parallel::WorldComm& world, const core::Memory& memory) {
+  const std::int64_t known = part_of_memory_here(config, sharers_here(world, bus_of_rank(config.train.device)));
   const core::MemoryStatistics own = memory.statistics();
   return known == 0 ? 0 : known + own.system_bytes - own.used_bytes;
 }
@@ -72,8 +70,9 @@ void warn_of_memory(const Session& session, const nn::ModelConfig& student, cons
                     const Log& log) {
   const RunConfig& config = session.config;
   Rank& rank = session.rank;
-  const int ranks_a_machine = most_ranks_a_machine(rank.mesh().world());
-  const std::int64_t may_take = least_over_ranks(rank.world(), may_take_here(config, ranks_a_machine, *rank.memory()));
+  parallel::WorldComm& among = rank.mesh().world();
+  const int ranks_a_machine = most_ranks_a_machine(among);
+  const std::int64_t may_take = least_over_ranks(among, may_take_here(config, among, *rank.memory()));
   if (may_take == 0) return;
   PlannedModels models{.student = student, .tokens = session.tokenizer->vocabulary_size()};
   if (teacher != nullptr) {

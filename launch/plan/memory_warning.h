@@ -27,9 +27,8 @@ std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, i
 std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,
                                           const PlannedWorld& world, std::int64_t may_take);
 
-/// Collective: warns by what is available (memory_of_rank_here) on the machine that has least for each of its ranks,
-/// and what earlier runs have left free in their memory. Nothing where several ranks of a machine see one GPU each:
-/// whether that is the same is not known. The models are as Session::BeforeModels has them.
+/// Collective: warns by what is available (part_of_memory_here) on the machine that has least for each of its ranks,
+/// and what earlier runs have left free in their memory. The models are as Session::BeforeModels has them.
 void warn_of_memory(const Session& session, const nn::ModelConfig& student, const nn::ModelConfig* teacher,
                     const Log& log);
 

@@ -4,6 +4,7 @@
 
 #include "core/counted.h"
 #include "core/error.h"
+#include "gpu_facts.h"
 #include "launch/console/log.h"
 
 namespace limbeck::launch {
@@ -16,17 +17,20 @@ std::string device_names() {
 
 bool uses_gpu(DeviceKind kind) { return kind != DeviceKind::Cpu && kernels::num_gpus() > 0; }
 
+int gpu_of_rank() { return launcher_rank().rank_on_machine % kernels::num_gpus(); }
+
+std::string bus_of_rank(DeviceKind kind) { return uses_gpu(kind) ? kernels::bus_of_gpu(gpu_of_rank()) : ""; }
+
 core::MemoryPtr memory_of_rank(DeviceKind kind, int threads) {
   if (kind == DeviceKind::Cpu) return core::Memory::cpu(threads);
   if (kind == DeviceKind::Cuda && !kernels::knows_gpus)
     core::fail_usage("train.device is CUDA, but this limbeck was built without it: its only device is the CPU");
-  const int gpus = kernels::num_gpus();
-  if (gpus == 0) {
+  if (kernels::num_gpus() == 0) {
     core::check(kind != DeviceKind::Cuda, "train.device is CUDA, but no GPU can be used here: {}",
                 kernels::why_no_gpu());
     return core::Memory::cpu(threads);
   }
-  return std::make_shared<core::Memory>(kernels::make_gpu(launcher_rank().rank_on_machine % gpus), threads);
+  return std::make_shared<core::Memory>(kernels::make_gpu(gpu_of_rank()), threads);
 }
 
 }  // namespace limbeck::launch

@@ -16,9 +16,16 @@ std::string device_names();
 /// Whether that is a GPU here.
 bool uses_gpu(DeviceKind kind);
 
-/// Memory on the device that a config asks for; ranks take a machine's GPUs by their numbers on it, in turns where
-/// there are fewer. Throws a UsageError where CUDA is asked of a limbeck that was built without it, an Error where
-/// there is no GPU to be used.
+/// This rank's GPU by its number among those that the process sees: ranks take them by their numbers on the machine, in
+/// turns where there are fewer. To be asked where one is used.
+int gpu_of_rank();
+
+/// Which of the machine's GPUs that is, by its place on the bus, whatever numbers the ranks know it by; "" where none
+/// is used.
+std::string bus_of_rank(DeviceKind kind);
+
+/// Memory on the device that a config asks for. Throws a UsageError where CUDA is asked of a limbeck that was built
+/// without it, an Error where there is no GPU to be used.
 core::MemoryPtr memory_of_rank(DeviceKind kind, int threads);
 
 }  // namespace limbeck::launch

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
 
 namespace limbeck::launch {
 
@@ -79,6 +80,16 @@ std::optional<Cause> unavailable_in(std::string_view line) {
   return Cause{.kind = CauseKind::Unavailable, .what = std::string(line)};
 }
 
+/// Whom ssh does not reach, or which daemon mpirun has lost, which it says some lines below that it has; "" where the
+/// line does not say it.
+std::string host_in(std::string_view line) {
+  for (const auto& [before, end] : {std::pair("ssh: connect to host ", ' '), {"ould not resolve hostname ", ':'}})
+    if (const auto host = behind(line, before)) return std::string(host->substr(0, host->find(end)));
+  if (const auto daemon = behind(line, "Remote daemon:"))
+    if (const auto host = behind(*daemon, " on node ")) return std::string(host->substr(0, host->find(' ')));
+  return "";
+}
+
 }  // namespace
 
 void place(Cause& cause, const std::vector<Beat>& beats) {
@@ -103,6 +114,7 @@ void Witness::hear(std::string_view line) {
   if (!signal_) signal_ = signal_in(line);
   if (!error_) error_ = error_in(line);
   if (!unavailable_) unavailable_ = unavailable_in(line);
+  if (unavailable_ && unavailable_->host.empty()) unavailable_->host = host_in(line);
 }
 
 std::optional<Cause> Witness::heard() const { return signal_ ? signal_ : error_ ? error_ : unavailable_; }

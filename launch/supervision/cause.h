@@ -30,7 +30,7 @@ struct Cause {
   CauseKind kind = CauseKind::Unknown;
   std::string what = {};                   // in words, equal where it is the same
   std::optional<int> rank = std::nullopt;  // whose fault it is, where that is known
-  std::string host = {};                   // its machine
+  std::string host = {};                   // its machine, or the one that mpirun has not got
   std::int64_t step = 0;                   // that it was at; 0: before the first, or not known
   std::string operation = {};
 };

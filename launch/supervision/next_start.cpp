@@ -39,6 +39,39 @@ std::optional<std::string> fault_of_ranks(std::span<const Attempt> attempts, int
   return std::nullopt;
 }
 
+/// The host that it is of no use to ask for again, if one is.
+std::optional<std::string> lost_host(std::span<const Attempt> attempts) {
+  const auto lost = [](const Attempt& attempt) -> std::string {
+    if (!attempt.cause) return "";
+    const bool is_gone = attempt.cause->kind == CauseKind::Unavailable || attempt.cause->kind == CauseKind::Silent;
+    return is_gone ? attempt.cause->host : "";
+  };
+  const Attempt& last = attempts.back();
+  const std::string host = lost(last);
+  if (host.empty()) return std::nullopt;
+  if (last.cause->kind == CauseKind::Unavailable && !last.from) return host;
+  if (attempts.size() < 2 || lost(attempts[attempts.size() - 2]) != host) return std::nullopt;
+  return host;
+}
+
+/// Without the lost one, where that is to be had.
+std::optional<NextStart> without_lost_host(std::span<const Attempt> attempts, const RestartLimits& limits,
+                                           const ParallelConfig& config, const KnownHosts& hosts) {
+  const std::optional<std::string> host = lost_host(attempts);
+  const std::optional<int> room = host && hosts.room_without ? hosts.room_without(*host) : std::nullopt;
+  if (!room) return std::nullopt;
+  const int ranks = attempts.back().ranks;
+  NextStart next{.ranks = ranks};
+  if (*room < ranks) {
+    if (!limits.min_ranks) return std::nullopt;
+    next = fewer_ranks(config, *room + 1, *limits.min_ranks);
+  }
+  const std::string lost = fmt::format("{} was lost", *host);
+  next.why = next.ranks ? lost : fmt::format("{}, and {}", lost, next.why);
+  next.without = host;
+  return next;
+}
+
 /// Why there is no use in another attempt, if the last two say so.
 std::optional<std::string> is_deterministic(std::span<const Attempt> attempts) {
   if (attempts.size() < 2) return std::nullopt;
@@ -76,7 +109,7 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least) {
 }
 
 NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& limits, const ParallelConfig& config,
-                     int num_hosts) {
+                     const KnownHosts& hosts) {
   const Attempt& last = attempts.back();
   const std::string cause = last.cause ? to_text(*last.cause) : fmt::format("exit code {}", last.code);
   if (last.code == 2) return {.why = "wrong use is not tried again"};
@@ -85,8 +118,9 @@ NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& lim
                                core::counted(limits.max_restarts, "time"), cause)};
   const std::optional<std::string> no_use = is_deterministic(attempts);
   if (no_use && last.cause->kind == CauseKind::Error) return {.why = *no_use};
+  if (auto next = without_lost_host(attempts, limits, config, hosts)) return *next;
   if (limits.min_ranks)
-    if (const auto fault = fault_of_ranks(attempts, num_hosts)) {
+    if (const auto fault = fault_of_ranks(attempts, hosts.count)) {
       NextStart next = fewer_ranks(config, last.ranks, *limits.min_ranks);
       next.why = next.ranks ? *fault : fmt::format("{}, and {}", *fault, next.why);
       return next;

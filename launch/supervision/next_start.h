@@ -1,9 +1,10 @@
 // Whether a job that failed is started again, and with how many ranks.
 //
-//     NextStart next = next_start(attempts, {.max_restarts = 10, .min_ranks = 2}, config.parallel);
+//     NextStart next = next_start(attempts, {.max_restarts = 10, .min_ranks = 2}, config.parallel, hosts);
 //     if (!next.ranks) core::fail("{}", next.why);
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,9 +20,16 @@ struct RestartLimits {
 };
 
 struct NextStart {
-  std::optional<int> ranks = std::nullopt;           // nothing: not again
-  std::optional<std::string> layout = std::nullopt;  // parallel.layout, where another than the config's is needed
-  std::string why = {};                              // in words
+  std::optional<int> ranks = std::nullopt;            // nothing: not again
+  std::optional<std::string> layout = std::nullopt;   // parallel.layout, where another than the config's is needed
+  std::string why = {};                               // in words
+  std::optional<std::string> without = std::nullopt;  // a host that is left out from now on
+};
+
+struct KnownHosts {
+  int count = 1;  // that the ranks of the last attempt were on
+  /// Ranks that there is room for without a host; nothing where it cannot be left out.
+  std::function<std::optional<int>(const std::string& host)> room_without = nullptr;
 };
 
 /// The largest number of ranks below `ranks`, and no less than `least`, that parallel.layout can have: any where none
@@ -34,11 +42,14 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least);
 /// - wrong use (exit code 2) is not tried again, nor is anything after so many restarts;
 /// - two attempts with as many ranks that ended before they did a step, or in the same step by the same cause, which
 ///   for an error is what is said, whichever rank says it: no more, where the last ended by an error;
+/// - a host that is not reached when the ranks are to be started, or whose ranks fell silent, or were lost, twice in a
+///   row: without it, where it can be left out; with as many ranks, if there is room for them elsewhere, or with
+///   min_ranks as there is;
 /// - with min_ranks, where mpirun lacks hosts or slots, or the same rank or the same one of several hosts was at fault
 ///   twice in a row: fewer ranks;
 /// - two such attempts whatever ended them: no more;
 /// - else again as it was.
 NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& limits, const ParallelConfig& config,
-                     int num_hosts);
+                     const KnownHosts& hosts);
 
 }  // namespace limbeck::launch

@@ -39,7 +39,11 @@ std::optional<Cause> find_stopped(const Job& job, const Vigil::Limits& limits) {
 }  // namespace
 
 Supervisor::Supervisor(Supervised what, Log log)
-    : what_(std::move(what)), log_(std::move(log)), run_(what_.config.output.dir), ranks_(what_.ranks) {}
+    : what_(std::move(what)),
+      log_(std::move(log)),
+      run_(what_.config.output.dir),
+      ranks_(what_.ranks),
+      hosts_(what_.mpirun) {}
 
 int Supervisor::run() {
   catch_stop_signals();
@@ -56,7 +60,9 @@ int Supervisor::run() {
       tell_all();
       return last.ended == Ended::Done ? 0 : exit_stopped;
     }
-    const NextStart next = next_start(attempts_, what_.restarts, what_.config.parallel, num_hosts_);
+    const NextStart next = next_start(
+        attempts_, what_.restarts, what_.config.parallel,
+        {.count = num_hosts_, .room_without = [this](const std::string& host) { return room_without(host); }});
     if (!next.ranks || stop_requested()) {
       tell_all();
       if (last.code == 2) return 2;  // the ranks have said why
@@ -65,13 +71,24 @@ int Supervisor::run() {
     say_failed(last, next);
     ranks_ = *next.ranks;
     if (next.layout) layout_ = next.layout;
+    if (next.without) hosts_.leave_out(*next.without);
   }
+}
+
+std::optional<int> Supervisor::room_without(const std::string& host) const {
+  HostList rest = hosts_;
+  if (!rest.leave_out(host)) return std::nullopt;
+  const std::optional<int> slots = rest.slots();
+  const auto there = std::ranges::find_if(ranks_on_, [&](const auto& of) { return is_same_host(of.first, host); });
+  if (there == ranks_on_.end()) return slots.value_or(ranks_ - 1);
+  return std::max(slots.value_or(0), ranks_ - there->second);  // ranks may be more than slots (--oversubscribe)
 }
 
 std::vector<std::string> Supervisor::command() const {
   std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks_)};
   words.insert(words.end(), {"-x", std::string(supervised_variable) + "=1"});
-  words.insert(words.end(), what_.mpirun.begin(), what_.mpirun.end());
+  const std::vector<std::string> options = hosts_.options(run_.ranks());
+  words.insert(words.end(), options.begin(), options.end());
   words.push_back(what_.program);
   words.insert(words.end(), what_.training.begin(), what_.training.end());
   if (!what_.resume && !attempts_.empty()) words.emplace_back("--resume");
@@ -105,6 +122,8 @@ Attempt Supervisor::attempt() {
   std::vector<Beat> beats = read_beats(run_.ranks());
   std::erase_if(beats, [&](const Beat& beat) { return std::ranges::count(before, beat) > 0; });
   num_hosts_ = hosts_of(beats);
+  if (num_hosts_ > 0) ranks_on_.clear();
+  for (const Beat& beat : beats) ++ranks_on_[beat.host];
   if (!seen && result.code == 0) return result;
   const bool is_stopped = !seen && result.code == exit_stopped;
   result.ended = is_stopped ? Ended::Stopped : Ended::Failed;
@@ -162,8 +181,9 @@ void Supervisor::keep(Attempt attempt, const std::vector<RunProgress>& before) {
 
 void Supervisor::say_failed(const Attempt& attempt, const NextStart& next) {
   log_->warn("launch: attempt {} failed: {}", attempt.number, to_text(*attempt.cause));
-  const std::string fewer = *next.ranks == attempt.ranks ? "" : fmt::format(", for {}", next.why);
-  log_->warn("launch: going on with {}{} from the newest good checkpoint", core::counted(*next.ranks, "rank"), fewer);
+  const bool is_other = next.without || *next.ranks != attempt.ranks;
+  log_->warn("launch: going on with {}{}{} from the newest good checkpoint", core::counted(*next.ranks, "rank"),
+             next.without ? " without " + *next.without : "", is_other ? fmt::format(", for {}", next.why) : "");
 }
 
 }  // namespace limbeck::launch

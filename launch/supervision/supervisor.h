@@ -5,12 +5,15 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "launch/config/config.h"
 #include "launch/console/log.h"
 #include "launch/run/run_directory.h"
+#include "launch/supervision/host_list.h"
 #include "launch/supervision/job.h"
 #include "launch/supervision/next_start.h"
 #include "launch/supervision/vigil.h"
@@ -42,6 +45,8 @@ class Supervisor {
   /// The end of the job, and why, if the ranks' signs of life tell it; follows a request to stop.
   std::optional<Cause> watch(Job& job, Witness& witness);
   std::vector<std::string> command() const;
+  /// KnownHosts::room_without
+  std::optional<int> room_without(const std::string& host) const;
   std::vector<Beat> signs_of(int ranks) const;
   /// Of the run, and of its baseline's.
   std::vector<RunProgress> progress() const;
@@ -55,7 +60,9 @@ class Supervisor {
   int ranks_;
   std::optional<std::string> layout_;  // in place of the config's
   std::vector<Attempt> attempts_;
-  int num_hosts_ = 1;  // of the last attempt
+  HostList hosts_;
+  std::map<std::string, int> ranks_on_;  // each host, of the last attempt that gave signs of life
+  int num_hosts_ = 1;                    // of the last attempt
 };
 
 }  // namespace limbeck::launch

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "kernels/cuda/gpu_facts.h"
 #include "parallel/comm/queued_comm.h"
 #include "parallel/nccl/device_groups.h"
 #include "parallel/nccl/nccl_rank.h"
@@ -18,7 +19,6 @@ namespace {
 using core::CommHandle;
 using core::DType;
 using core::Tensor;
-using kernels::check_cuda;
 using kernels::Cuda;
 
 ncclDataType_t type_of(const char* op, DType dtype) {
@@ -197,7 +197,7 @@ struct Place {
 bool have_gpus_of_their_own(WorldComm& world, const Cuda& cuda) {
   Place mine;
   ::gethostname(mine.host, sizeof mine.host - 1);
-  check_cuda(cudaDeviceGetPCIBusId(mine.bus, sizeof mine.bus, cuda.ordinal));
+  kernels::bus_of_cuda(cuda.ordinal).copy(mine.bus, sizeof mine.bus - 1);
   const std::vector<std::byte> all = gathered(world, &mine, sizeof mine);
   std::set<std::string> places;
   for (int r = 0; r < world.size(); ++r)

@@ -6,7 +6,8 @@
 #
 # Checked: bytes and seconds of tokens on their way to experts by two levels, of what flat takes (experts_over_hosts);
 # and the hidden part of a data-parallel step's reduction: of what a step waits for it where it is one bucket, which
-# starts when the backward is done, the part that buckets beside the backward save.
+# starts when the backward is done, the part that buckets beside the backward save. And that limbeck launch goes on without
+# a host that ssh does not reach.
 set -euo pipefail
 
 build=$(realpath "${1:?the build}")
@@ -47,22 +48,27 @@ for host in a:1 b:2; do
   "${in[@]}" link set lo up
 done
 
-# Where mpirun would use ssh.
+# Where mpirun would use ssh, which does not reach the other host once there is a file "down".
 cat >"$work/agent" <<END
 #!/bin/sh
+if [ -e '$work/down' ]; then
+  echo "ssh: connect to host \$1 port 22: No route to host" >&2
+  exit 255
+fi
 shift
 exec ip netns exec ${name}b unshare --uts sh -c "hostname ${name}b; cd '$work'; \$*"
 END
 chmod +x "$work/agent"
 
+# on_first COMMAND...: on the first host.
+on_first() { ip netns exec "${name}a" unshare --uts sh -c "hostname ${name}a; cd '$work'; exec \"\$@\"" sh "$@"; }
+over_both=(--oversubscribe --bind-to none --mca plm_rsh_agent "$work/agent" --mca btl "tcp,vader,self"
+  --mca btl_tcp_if_include wire --mca oob_tcp_if_include wire -x OMP_NUM_THREADS=1)
 # on_hosts RANKS_A_HOST PROGRAM...
 on_hosts() {
   local a_host=$1
   shift
-  ip netns exec "${name}a" unshare --uts sh -c "hostname ${name}a; cd '$work'; exec \"\$@\"" sh \
-    mpirun --oversubscribe --bind-to none -n $((2 * a_host)) --host "${name}a:$a_host,10.201.7.2:$a_host" \
-    --mca plm_rsh_agent "$work/agent" --mca btl tcp,vader,self --mca btl_tcp_if_include wire \
-    --mca oob_tcp_if_include wire -x OMP_NUM_THREADS=1 "$@"
+  on_first mpirun "${over_both[@]}" -n $((2 * a_host)) --host "${name}a:$a_host,10.201.7.2:$a_host" "$@"
 }
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
@@ -88,3 +94,10 @@ awk -v whole="$whole" -v left="$left" -v least="$least_hidden" 'BEGIN {
     whole, left, 1 - left / whole, least
   exit !(1 - left / whole >= least)
 }'
+
+# By the one host that is left, with half the ranks.
+touch "$work/down"
+on_first "$build/bin/limbeck" launch -n 2 --min-ranks 1 "${over_both[@]}" --host "${name}a:1,10.201.7.2:1" -- train dense.textproto --quiet \
+  --out lost --steps 1 --set batch.sequences_per_step=2 >"$work/lost.log" 2>&1 || { cat "$work/lost.log" && exit 1; }
+grep -q "going on with 1 rank without 10.201.7.2, for 10.201.7.2 was lost" "$work/lost.log" || { cat "$work/lost.log" && exit 1; }
+echo "launch: the host that was not reached is left out"

@@ -5,8 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "launch/run/available_memory.h"
+#include "launch/run/devices.h"
+#include "tests/support/thread_ranks.h"
 
 namespace limbeck::launch {
 namespace {
@@ -110,6 +113,21 @@ TEST_F(AutomaticLayout, RanksShareTheMachinesMemory) {
              available = static_cast<double>(available_memory());
   EXPECT_NEAR(one, 0.9 * available, 0.2 * available);
   EXPECT_NEAR(four, 0.9 * available / 4, 0.05 * available);
+}
+
+// Three ranks a machine: two of the first share a GPU, of the second two have none.
+TEST_F(AutomaticLayout, RanksShareWhatTheyKnowByTheSameName) {
+  const std::array<std::string, 6> buses = {"0000:3b:00.0", "0000:3b:00.0", "0000:af:00.0", "0000:3b:00.0", "", ""};
+  std::array<int, 6> sharers{};
+  testing::run_ranks(
+      6,
+      [&](testing::RankWorld& world) {
+        const auto r = static_cast<std::size_t>(world.rank);
+        sharers.at(r) = sharers_here(*world.comm, buses.at(r));
+      },
+      std::chrono::seconds(60), /*ranks_a_node=*/3);
+  EXPECT_EQ(sharers, (std::array{2, 2, 1, 1, 2, 2}));
+  EXPECT_EQ(bus_of_rank(DeviceKind::Cpu), "");
 }
 
 TEST_F(AutomaticLayout, ClustersAreOfTheMachinesRanks) {

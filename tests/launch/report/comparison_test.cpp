@@ -183,6 +183,9 @@ TEST_F(ComparisonTest, TheTimeBetweenTwoStartsIsNotWorked) {
                             .start = R"({"starts":[{"step":0,"time":1001,"ranks":1,"threads_per_rank":1},)"
                                      R"({"step":9,"time":1019.5,"ranks":1,"threads_per_rank":1}]})"});
   EXPECT_DOUBLE_EQ(*r.wall_seconds(), 17 + 20.5);
+  // In few stretches a pause that is no longer than a step is not known.
+  RecordReader few(r.path / "metrics.jsonl", 4);
+  EXPECT_DOUBLE_EQ(*read_run(RunDirectory(r.path), few).wall_seconds(), 1 + 38);
 }
 
 TEST_F(ComparisonTest, ARunThatIsGoingOnIsSeenByItsLock) {

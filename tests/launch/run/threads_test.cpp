@@ -19,7 +19,7 @@ TEST(Threads, ARankTakesItsShareOfTheCores) {
   cpu_set_t before;
   ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
   const char* variable = "OMPI_COMM_WORLD_LOCAL_SIZE";
-  ::unsetenv(variable);
+  for (const char* name : {variable, "SLURM_STEP_TASKS_PER_NODE"}) ::unsetenv(name);
   const int cores = threads_of_rank(0);
   EXPECT_LE(cores, CPU_COUNT(&before));  // a container's quota may be less
   EXPECT_EQ(cores, cores_of_rank().machine);
@@ -29,6 +29,12 @@ TEST(Threads, ARankTakesItsShareOfTheCores) {
   ::setenv(variable, "1000", 1);
   EXPECT_EQ(threads_of_rank(0), 1);
   ::unsetenv(variable);
+  ::setenv("SLURM_STEP_TASKS_PER_NODE", "1,2", 1);  // srun's, to a task on the second node
+  ::setenv("SLURM_NODEID", "1", 1);
+  EXPECT_EQ(threads_of_rank(0), std::max(cores / 2, 1));
+  ::setenv(variable, "1", 1);  // mpirun's, within a step
+  EXPECT_EQ(threads_of_rank(0), cores);
+  for (const char* name : {variable, "SLURM_STEP_TASKS_PER_NODE", "SLURM_NODEID"}) ::unsetenv(name);
   cpu_set_t one;
   CPU_ZERO(&one);
   for (int core = 0; CPU_COUNT(&one) == 0; ++core)

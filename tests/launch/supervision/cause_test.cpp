@@ -49,6 +49,13 @@ TEST(Cause, HostsAndSlotsThatAreLacking) {
   EXPECT_EQ(heard({"There are not enough slots available in the system to satisfy the 3"}).kind,
             CauseKind::Unavailable);
   EXPECT_EQ(heard({"ssh: connect to host n3 port 22: No route to host"}).kind, CauseKind::Unavailable);
+  EXPECT_EQ(heard({"ssh: connect to host n3 port 22: No route to host"}).host, "n3");
+  EXPECT_EQ(heard({"ssh: Could not resolve hostname n4.cluster: Name or service not known\r"}).host, "n4.cluster");
+  // Open MPI 4.1.4's words.
+  const Cause lost = heard({"ORTE has lost communication with a remote daemon.", "",
+                            "  HNP daemon   : [[2047,0],0] on node n1", "  Remote daemon: [[2047,0],1] on node n2"});
+  EXPECT_EQ(lost.kind, CauseKind::Unavailable);
+  EXPECT_EQ(lost.host, "n2");
   const Cause unknown = heard({"something else"}, 7);
   EXPECT_EQ(unknown.kind, CauseKind::Unknown);
   EXPECT_EQ(unknown.what, "mpirun ended with 7");

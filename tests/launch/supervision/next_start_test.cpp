@@ -27,7 +27,19 @@ ParallelConfig parallel(const std::string& layout, std::int64_t teacher_ranks = 
 
 NextStart after(std::vector<Attempt> attempts, const RestartLimits& limits = {}, const ParallelConfig& config = {},
                 int num_hosts = 1) {
-  return next_start(attempts, limits, config, num_hosts);
+  return next_start(attempts, limits, config, {.count = num_hosts});
+}
+
+/// Of two hosts, of which "b" can be left out.
+NextStart without_b(std::vector<Attempt> attempts, int room, const RestartLimits& limits = {}) {
+  return next_start(attempts, limits, {}, {.count = 2, .room_without = [=](const std::string& host) {
+                                             return host == "b" ? std::optional(room) : std::nullopt;
+                                           }});
+}
+
+Attempt ended(Attempt attempt, CauseKind kind) {
+  attempt.cause->kind = kind;
+  return attempt;
 }
 
 TEST(NextStart, AFailureIsFollowedByAnotherAttempt) {
@@ -108,6 +120,37 @@ TEST(NextStart, HostsThatAreLackingMakeFewerAtOnce) {
   lacking.cause->kind = CauseKind::Unavailable;
   EXPECT_EQ(after({lacking}, {.min_ranks = 1}).ranks, 3);
   EXPECT_EQ(after({lacking}).ranks, 4);  // perhaps they come back
+}
+
+TEST(NextStart, AHostThatIsNotReachedIsLeftOut) {
+  Attempt lacking =
+      ended(failed(4, 0, 0, 0, "ssh: connect to host b port 22: No route to host", "b"), CauseKind::Unavailable);
+  lacking.from = lacking.to = std::nullopt;
+  const NextStart spare = without_b({lacking}, 4);
+  EXPECT_EQ(spare.ranks, 4);
+  EXPECT_EQ(spare.without, "b");
+  EXPECT_THAT(spare.why, HasSubstr("b was lost"));
+  const NextStart elastic = without_b({lacking}, 2, {.min_ranks = 1});
+  EXPECT_EQ(elastic.ranks, 2);
+  EXPECT_EQ(elastic.without, "b");
+  EXPECT_FALSE(without_b({lacking}, 2, {.min_ranks = 3}).ranks);
+  // Where there is no room, perhaps it comes back; and one that cannot be left out is none that is.
+  EXPECT_EQ(without_b({lacking}, 2).ranks, 4);
+  EXPECT_FALSE(without_b({lacking}, 2).without);
+  lacking.cause->host = "c";
+  EXPECT_FALSE(without_b({lacking}, 4).without);
+  EXPECT_EQ(without_b({lacking}, 4, {.min_ranks = 1}).ranks, 3);
+}
+
+TEST(NextStart, AHostThatIsLostInTrainingTwiceIsLeftOut) {
+  const Attempt first = ended(failed(4, 0, 9, 3, "gives no sign of life", "b"), CauseKind::Silent);
+  EXPECT_FALSE(without_b({first}, 4).without);
+  Attempt second = ended(failed(4, 8, 12, 2, "lost communication", "b"), CauseKind::Unavailable);
+  EXPECT_EQ(without_b({first, second}, 4).without, "b");
+  EXPECT_FALSE(without_b({ended(first, CauseKind::Error), second}, 4).without);
+  EXPECT_FALSE(without_b({first, ended(second, CauseKind::Signal)}, 4).without);
+  second.cause->host = "a";
+  EXPECT_FALSE(without_b({first, second}, 4).without);
 }
 
 TEST(FewerRanks, AreThoseThatTheLayoutCanHave) {

@@ -284,6 +284,20 @@ TEST(Launch, ARankThatFailsTwiceIsDoneWithout) {
   }
 }
 
+TEST(Launch, AHostThatIsNotReachedIsLeftOut) {
+  const RunFolder folder("launch_host");
+  const Outcome outcome = launch_script(folder, R"(echo "$*" >> asked
+case "$*" in *b:2*) echo "ssh: connect to host b port 22: No route to host" >&2; exit 1;; esac
+)",
+                                        "-n 4 --min-ranks 2 --host a:2,b:2", "train tiny.textproto --out run");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(outcome.lines_with("going on with 2 ranks without b, for b was lost").size(), 1U) << outcome.output;
+  const std::string asked = folder.read("asked");
+  EXPECT_THAT(asked.substr(0, asked.find('\n')), AllOf(HasSubstr("-n 4 "), HasSubstr(" --host a:2,b:2 ")));
+  EXPECT_THAT(asked.substr(asked.find('\n')), AllOf(HasSubstr("-n 2 "), HasSubstr(" --host a:2 ")));
+  EXPECT_EQ(attempts(folder).at(0)["host"], "b");
+}
+
 TEST(Launch, SlotsThatAreLackingMakeFewerRanks) {
   const RunFolder folder("launch_slots");
   std::string start = folder.command("launch -n 3 --min-ranks 2 --host localhost:2 --bind-to none -- " + training +

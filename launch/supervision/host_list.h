@@ -1,0 +1,52 @@
+// The hosts that mpirun is told of by its options, and how one that is lost is left out: mpirun starts a daemon on each
+// of them, however few ranks it is asked for, and does nothing where one does not answer.
+//
+//     HostList hosts({"--hostfile", "hosts", "--map-by", "slot:PE=8"});
+//     if (hosts.leave_out("node3")) options = hosts.options(run.ranks());     // --hostfile run/ranks/hosts_0
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace limbeck::launch {
+
+/// "node3" is "node3.cluster" too; addresses are what they are.
+bool is_same_host(std::string_view a, std::string_view b);
+
+class HostList {
+ public:
+  /// Of mpirun's options: --host and --hostfile under each of their names. A hostfile that cannot be read names nobody;
+  /// mpirun says it.
+  explicit HostList(std::vector<std::string> options);
+
+  /// Ranks that there is room for, where it is said of each host; nothing where it is not, or no host is named.
+  std::optional<int> slots() const;
+  /// False, with nothing changed, where it is not named, or nobody else is.
+  bool leave_out(std::string_view host);
+  /// mpirun's options without who was left out: a hostfile that is shorter now is written to `folder`, which throws
+  /// where it cannot be.
+  std::vector<std::string> options(const std::filesystem::path& folder) const;
+
+ private:
+  struct Entry {
+    std::string text;  // a line, or what stands between commas
+    std::string name;  // "": none
+    std::optional<int> slots;
+  };
+  struct List {
+    std::size_t word = 0;  // of the options
+    bool is_file = false;
+    std::vector<Entry> entries = {};
+    bool is_shorter = false;
+  };
+  static Entry entry_of(std::string text, bool is_line);
+
+  std::vector<std::string> options_;
+  std::vector<List> lists_;
+};
+
+}  // namespace limbeck::launch

@@ -1,0 +1,83 @@
+#include "launch/supervision/host_list.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::ElementsAre;
+using Words = std::vector<std::string>;
+
+class HostLists : public ::testing::Test {
+ protected:
+  /// Of a hostfile of this text.
+  HostList list(const std::string& text) const {
+    limbeck::testing::write_file(folder_ / "hosts", text);
+    return HostList({"--map-by", "slot:PE=8", "--hostfile", (folder_ / "hosts").string(), "-x", "PATH"});
+  }
+  limbeck::testing::TemporaryFolder folder_;
+};
+
+TEST_F(HostLists, AHostOfTheCommandLineIsLeftOut) {
+  HostList hosts({"--host", "a:2,b:3,c", "--bind-to", "none"});
+  EXPECT_EQ(hosts.slots(), 6);
+  EXPECT_FALSE(hosts.leave_out("d"));
+  EXPECT_THAT(hosts.options(folder_.path()), ElementsAre("--host", "a:2,b:3,c", "--bind-to", "none"));
+  EXPECT_TRUE(hosts.leave_out("b"));
+  EXPECT_EQ(hosts.slots(), 3);
+  EXPECT_THAT(hosts.options(folder_.path()), ElementsAre("--host", "a:2,c", "--bind-to", "none"));
+  EXPECT_TRUE(hosts.leave_out("a"));
+  EXPECT_FALSE(hosts.leave_out("c"));  // the last
+  EXPECT_THAT(hosts.options(folder_.path()), ElementsAre("--host", "c", "--bind-to", "none"));
+  for (const char* option : {"-H", "-host"}) {
+    HostList other({option, "a,b,a"});
+    EXPECT_TRUE(other.leave_out("a"));
+    EXPECT_THAT(other.options(folder_.path()), ElementsAre(option, "b"));
+  }
+}
+
+TEST_F(HostLists, AHostfileIsWrittenAnewWithoutIt) {
+  HostList hosts =
+      list("# the rack\nn1.cluster slots=4\n\nuser@n2 slots=2 max_slots=8 # old\n  n3\tslots=1\nn2 slots=2");
+  EXPECT_EQ(hosts.slots(), 9);
+  EXPECT_TRUE(hosts.leave_out("n2.cluster"));
+  EXPECT_EQ(hosts.slots(), 5);
+  const Words options = hosts.options(folder_.path());
+  ASSERT_EQ(options.size(), 6U);
+  EXPECT_EQ(options[3], (folder_ / "hosts_0").string());
+  EXPECT_EQ(limbeck::testing::read_file(options[3]), "# the rack\nn1.cluster slots=4\n\n  n3\tslots=1\n");
+  EXPECT_TRUE(hosts.leave_out("n1"));
+  EXPECT_EQ(limbeck::testing::read_file(hosts.options(folder_.path())[3]), "# the rack\n\n  n3\tslots=1\n");
+  EXPECT_FALSE(hosts.leave_out("n3"));
+}
+
+TEST_F(HostLists, RoomIsKnownWhereEachHostSaysIts) {
+  EXPECT_EQ(list("a slots=2\nb slots=3\n").slots(), 5);
+  for (const char* text : {"a slots=2\nb\n", "a slots=many\n", "a slots=2\n^b\n", "+n1 slots=2\n", "", "# none\n"})
+    EXPECT_FALSE(list(text).slots()) << text;
+  EXPECT_FALSE(HostList({"--bind-to", "none"}).slots());
+  EXPECT_FALSE(HostList({"--host", "a:*"}).slots());
+  // Of a hostfile's hosts --host takes some.
+  list("a slots=2\nb slots=3\n");
+  EXPECT_EQ(HostList({"--hostfile", (folder_ / "hosts").string(), "--host", "b:3"}).slots(), 3);
+}
+
+TEST_F(HostLists, WhatCannotBeReadNamesNobody) {
+  HostList hosts({"--hostfile", (folder_ / "none").string()});
+  EXPECT_FALSE(hosts.leave_out("a"));
+  EXPECT_EQ(hosts.options(folder_.path()).size(), 2U);
+  EXPECT_FALSE(HostList({"--hostfile"}).leave_out("a"));
+}
+
+TEST(Hosts, AreTheSameByNameAndNotByPartsOfAddresses) {
+  EXPECT_TRUE(is_same_host("n1", "n1.cluster"));
+  EXPECT_TRUE(is_same_host("10.0.0.1", "10.0.0.1"));
+  EXPECT_FALSE(is_same_host("10.0.0.1", "10.0.0.2"));
+  EXPECT_FALSE(is_same_host("n1", "n10"));
+  EXPECT_FALSE(is_same_host("fe80::1", "fe80::2"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch
