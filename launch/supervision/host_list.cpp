@@ -67,7 +67,8 @@ HostList::HostList(std::vector<std::string> options) : options_(std::move(option
     if (!is_file && std::ranges::find(host_options, option) == host_options.end()) continue;
     List list{.word = word, .is_file = is_file};
     const auto read = [&](std::istream&& in, char between) {
-      for (std::string text; std::getline(in, text, between);) list.entries.push_back(entry_of(std::move(text), is_file));
+      for (std::string text; std::getline(in, text, between);)
+        list.entries.push_back(entry_of(std::move(text), is_file));
     };
     if (is_file)
       read(std::ifstream(options_[word]), '\n');
