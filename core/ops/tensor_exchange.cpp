@@ -171,7 +171,9 @@ std::vector<Var> enter_sequence_linear(Tape& tape, const Var& rows, std::int64_t
     const Slice run = slice_of(longest, i, parts);
     return comm.start_gather(run_of_share(share, run), 0, ranks * run.count);
   };
+  // A replay alone reads the whole; else gather_again would free it before anybody has, so that its shape is enough.
   Tensor whole = empty(num_rows, share.shape()[1]);
+  if (!tape.is_replay()) whole.storage()->release();
   std::vector<Tensor> values;
   for (const Var& weight : weights) values.push_back(empty(num_rows, weight.shape()[0]));
   nn::RowsUnderWay next = start(0);
@@ -179,7 +181,7 @@ std::vector<Var> enter_sequence_linear(Tape& tape, const Var& rows, std::int64_t
     const Slice run = slice_of(longest, i, parts);
     const nn::RowsUnderWay arriving = std::exchange(next, i + 1 < parts ? start(i + 1) : nullptr);
     const Tensor gathered = arriving();
-    put_run(gathered, run, ranks, whole);
+    if (tape.is_replay()) put_run(gathered, run, ranks, whole);
     for (std::size_t w = 0; w < weights.size(); ++w) {
       const Tensor product = empty(ranks * run.count, weights[w].shape()[0]);
       linear_rows(gathered, weights[w].value, products, product);

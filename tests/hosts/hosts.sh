@@ -75,10 +75,10 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 limit "$rate"
 on_hosts 2 "$build/bin/experts_over_hosts" wire
 
-# The least of the seconds that a step waited along dp, of those behind the first, which makes memory: what a rank waits
-# for another that comes late is in it too, and is least then.
+# waited RUN [AXIS]: the least of the seconds that a step waited along it [dp], of those behind the first, which makes
+# memory: what a rank waits for another that comes late is in it too, and is least then.
 waited() {
-  sed -n 's/.*"exposed_s":{[^}]*"dp":\([0-9.e-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n +2 | sort -g | head -n 1
+  sed -n 's/.*"exposed_s":{[^}]*"'"${2-dp}"'":\([0-9.e-]*\).*/\1/p' "$1/metrics.jsonl" | tail -n +2 | sort -g | head -n 1
 }
 limit "$slow_rate"
 cp "$here/dense.textproto" "$work"
@@ -94,6 +94,14 @@ awk -v whole="$whole" -v left="$left" -v least="$least_hidden" 'BEGIN {
     whole, left, 1 - left / whole, least
   exit !(1 - left / whole >= least)
 }'
+
+# What a step of tp2 waits for its exchanges, by the runs that they are made in: TENSOR_CHUNKS="1 2 4 8" says of which.
+for chunks in ${TENSOR_CHUNKS-}; do
+  on_hosts 1 "$build/bin/limbeck" train dense.textproto --quiet --out "c$chunks" --set parallel.layout=tp2 \
+    --set parallel.sequence_parallel=true --set parallel.tensor_chunks="$chunks" --set batch.sequences_per_step=12 >/dev/null
+  sed -n 's/.*"seconds":\([0-9.e-]*\).*/\1/p' "$work/c$chunks/metrics.jsonl" | tail -n +2 | sort -g | head -n 1 >"$work/seconds"
+  echo "tp2, tensor_chunks $chunks: $(waited "$work/c$chunks" tp) s waited of a step of $(cat "$work/seconds") s"
+done
 
 # By the one host that is left, with half the ranks.
 touch "$work/down"

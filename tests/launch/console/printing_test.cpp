@@ -158,7 +158,7 @@ TEST(RunFiles, EachStepIsInMetricsAndEventsAndAResumeBeginsAFileOfItsOwn) {
   const RunFolder folder("events");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 6 --out run", 2).code, 0);
   ASSERT_EQ(event_files(folder, "run").size(), 1U);  // the first rank alone
-  EXPECT_EQ(count(testing::read_file(event_files(folder, "run")[0]), "grad_norm"), 6U);
+  EXPECT_EQ(count(testing::read_file(event_files(folder, "run")[0]), "balance_loss"), 6U);
   // Step 4 has the last checkpoint: steps 5 and 6 are done again.
   fs::remove_all(folder.path() / "run/checkpoints/step_6");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 7 --out run --resume", 2).code, 0);

@@ -154,14 +154,14 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
         // Sums: the embedding's; o of four layers and one down in three chunks each; and, backward, what enters these
         // and the head. Gathers: what enters these in three chunks, and the head; three routers' logits; and, backward,
-        // what enters these once more, and the gradients of sums.
+        // what enters these once more, and the gradients of sums and of what three routers choose by.
         Case{"TensorsInChunks",
              2,
              {"parallel.layout=tp2", "parallel.sequence_parallel=true", "parallel.tensor_chunks=3"},
              0,
              0,
              1 + 3 * (4 + 1) + (4 + 1) + 1,
-             3 * (4 + 1) + 1 + 3 + (4 + 1) + (4 + 1 + 1)},
+             3 * (4 + 1) + 1 + 3 + (4 + 1) + (4 + 1 + 1) + 3},
         Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},
         Case{"ExpertsOfNodes", 4, {"parallel.layout=ep4"}, 2},
         // Three layers of three chunks, each of which is agreed on by two exchanges, goes there with its weights and

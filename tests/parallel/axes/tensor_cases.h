@@ -6,6 +6,7 @@
 
 #include "core/ops/linear.h"
 #include "core/ops/tensor_exchange.h"
+#include "core/recompute.h"
 #include "core/slice.h"
 #include "parallel/axes/communicators.h"
 #include "tests/parallel/comm/comm_cases.h"
@@ -220,13 +221,17 @@ inline void gathers_in_chunks_case(WorldComm& world) {
     const Tensor all = filled<double>(memory, {num_rows, 4}, 1);
     const std::array parts = {filled<double>(memory, {3, 4}, 2 + world.rank()),
                               filled<double>(memory, {5, 4}, 7 + world.rank())};
-    const auto numbers = [&](std::int64_t chunks) {
+    const auto numbers = [&](std::int64_t chunks, bool is_recomputed = false) {
       Tape tape;
       const Var x = core::leaf(all.rows(share.first, share.count).clone());
       const std::array weights = {core::leaf(parts[0]), core::leaf(parts[1])};
-      const std::vector<Var> made =
-          core::enter_sequence_linear(tape, x, num_rows, weights, core::Products::AsActivations, *comm, chunks);
-      EXPECT_EQ(tape.num_steps(), world.size() == 1 ? 2U : 4U);
+      const core::Block block = [&](Tape& on, std::span<const Var> in) {
+        return core::enter_sequence_linear(on, in[0], num_rows, weights, core::Products::AsActivations, *comm, chunks);
+      };
+      const std::vector<Var> in = {x}, made = is_recomputed ? core::recompute(tape, in, block) : block(tape, in);
+      if (!is_recomputed) {
+        EXPECT_EQ(tape.num_steps(), world.size() == 1 ? 2U : 4U);
+      }
       std::vector<std::vector<double>> found;
       for (const Var& y : made) {
         found.push_back(core::host_values<double>(y.value));
@@ -242,7 +247,10 @@ inline void gathers_in_chunks_case(WorldComm& world) {
     for (std::size_t i = 0; i < 2; ++i)
       EXPECT_EQ(whole.at(i),
                 core::host_values<double>(core::linear(off, core::constant(all), core::constant(parts.at(i))).value));
-    for (const std::int64_t chunks : {2, 3, 64, 1024}) EXPECT_EQ(numbers(chunks), whole) << num_rows << ' ' << chunks;
+    for (const std::int64_t chunks : {2, 3, 64, 1024}) {
+      EXPECT_EQ(numbers(chunks), whole) << num_rows << ' ' << chunks;
+      EXPECT_EQ(numbers(chunks, true), whole) << num_rows << ' ' << chunks << ", recomputed";
+    }
   }
 }
 
