@@ -22,7 +22,7 @@ inline Slice share_of(const Shape& shape, std::int64_t index, std::int64_t parts
   std::int64_t matrix = 0;
   Slice ranks{0, parts};
   for (; matrix < stack; ++matrix) {
-    const Slice mirrored = slice_of(parts, stack - 1 - matrix, stack);  // the fewest have the last
+    const Slice mirrored = slice_of(parts, stack - 1 - matrix, stack);  // the last has the fewest
     ranks = {parts - mirrored.first - mirrored.count, mirrored.count};
     if (index < ranks.first + ranks.count) break;
   }
