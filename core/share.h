@@ -10,8 +10,8 @@
 namespace limbeck::core {
 
 /// Elements [first, first + count) of a value of this shape, flattened, are share `index` of `parts`; in order, some
-/// may be empty. A vector is dealt by element, a matrix by row, a stack [E,rows,cols] by matrix, or, where there are
-/// more parts than matrices, a matrix to several parts by row.
+/// may be empty, the last is the largest. A vector is dealt by element, a matrix by row, a stack [E,rows,cols] by
+/// matrix, or, where there are more parts than matrices, a matrix to several parts by row.
 inline Slice share_of(const Shape& shape, std::int64_t index, std::int64_t parts) {
   if (shape.numel() == 0) return {};
   const std::int64_t stack = shape.rank() == 3 ? shape[0] : 1;
@@ -22,7 +22,8 @@ inline Slice share_of(const Shape& shape, std::int64_t index, std::int64_t parts
   std::int64_t matrix = 0;
   Slice ranks{0, parts};
   for (; matrix < stack; ++matrix) {
-    ranks = slice_of(parts, matrix, stack);
+    const Slice mirrored = slice_of(parts, stack - 1 - matrix, stack);  // the last has the fewest
+    ranks = {parts - mirrored.first - mirrored.count, mirrored.count};
     if (index < ranks.first + ranks.count) break;
   }
   const std::int64_t rows = shape.rank() == 3 ? shape[1] : shape.rank() > 0 ? shape[0] : 1;

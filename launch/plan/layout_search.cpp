@@ -142,7 +142,9 @@ class Search {
   std::vector<Candidate> tried() const {
     std::vector<Candidate> all = candidates(1);
     if (is_automatic(config_)) return all;
-    if (Candidate own = own_candidate(); std::ranges::find(all, own) == all.end()) all.push_back(std::move(own));
+    Candidate own = own_candidate();
+    const bool is_refused = !cuts_experts(at_least_one(parallel::parse_layout(own.layout).ep));
+    if (!is_refused && std::ranges::find(all, own) == all.end()) all.push_back(std::move(own));
     return all;
   }
 
@@ -158,9 +160,13 @@ class Search {
   }
 
   /// It refuses one whose experts are dealt anew with moments in 8 bits that are shared within one
-  /// (check_experts_may_move).
+  /// (check_experts_may_move): among more ranks than have experts of their own.
   bool takes_shares(const Candidate& candidate) const {
     if (config_.parallel.deal_experts_every_steps == 0 || !config_.optimizer.eight_bit_state) return true;
+    const parallel::Layout sizes = parallel::parse_layout(candidate.layout);
+    const int ep = at_least_one(sizes.ep),
+              edp = world_.num_ranks / (at_least_one(sizes.pp) * ep * at_least_one(sizes.etp));
+    if (ep == 1 || edp <= models_.student.moe.num_experts / ep) return true;
     PlannedLayout shared{candidate.layout, Shard::Optimizer, candidate.sequence_parallel};
     if (!candidate.works.empty()) shared.work = candidate.works.front();
     try {

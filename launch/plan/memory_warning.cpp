@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "core/share.h"
 #include "launch/plan/automatic_layout.h"
 #include "launch/run/devices.h"
 
@@ -30,19 +31,24 @@ std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, i
   const auto ranks = [](int axis) { return std::max(axis, 1); };
   const nn::ModelConfig& student = models.student;
   const PrecisionConfig& precision = config.precision;
-  int sharers = ranks(layout.tp);
-  if (student.moe.num_experts > 0) sharers = std::min(sharers, ranks(layout.ep) * ranks(layout.etp));
-  std::int64_t whole = 0, teacher = 0;
-  if (config.parallel.shard == Shard::Parameters && config.parallel.shard_ranks == 0) {
-    sharers = ranks(num_ranks / ranks(layout.pp));
-    whole = 2 * student.vocabulary * student.width;  // tables are in no layer that is gathered
+  const bool is_dealt = config.parallel.shard == Shard::Parameters && config.parallel.shard_ranks == 0;
+  const int of_stage = ranks(num_ranks / ranks(layout.pp)), ep = ranks(layout.ep), etp = ranks(layout.etp);
+  double part = 1.0 / (is_dealt ? of_stage : ranks(layout.tp));
+  if (const std::int64_t experts = student.moe.num_experts; experts > 0) {
+    const std::int64_t fullest = core::slice_of(experts, ep - 1, ep).count,
+                       sharers = is_dealt ? ranks(of_stage / (ep * etp)) : 1,
+                       rows = core::share_of({fullest, sharers, 1}, sharers - 1, sharers).count;
+    part = std::max(part, static_cast<double>(rows) / static_cast<double>(experts * sharers * etp));
   }
+  std::int64_t whole = 0, teacher = 0;
+  if (is_dealt) whole = 2 * student.vocabulary * student.width;  // tables are in no layer that is gathered
   if (models.teacher)
     teacher = core::bytes_of(precision.frozen_storage, nn::count_parameters(*models.teacher).total);
   const std::int64_t values = nn::count_parameters(student).total,
                      read = precision.bfloat16_weights ? core::bytes_of(core::DType::BF16, values) : 0,
                      kept = 4 * core::bytes_of(precision.master, values);  // and gradients, and two moments
-  return (read + kept) / sharers + core::bytes_of(precision.master, whole) + teacher;
+  return static_cast<std::int64_t>(part * static_cast<double>(read + kept)) + core::bytes_of(precision.master, whole) +
+         teacher;
 }
 
 std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,

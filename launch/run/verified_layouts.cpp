@@ -65,12 +65,15 @@ class Candidates {
   bool has_stages() const { return has_stages_ && num_ranks_ > 1; }
   bool fits(const Layout& layout) const {
     return parallel::world_fault(layout, num_ranks_).empty() && layout.pp <= model_.num_layers &&
-           (!deals_experts_ || model_.moe.num_experts % std::max(layout.ep, 1) == 0);
+           (!deals_experts_ || is_even(layout));
   }
-  /// The axis at its largest; empty where it does not go above one.
-  std::string alone(const LayoutAxis& axis) const {
+  /// Whether each rank has as many experts.
+  bool is_even(const Layout& layout) const { return model_.moe.num_experts % std::max(layout.ep, 1) == 0; }
+  /// The axis at its largest, or the largest that is even; empty where it does not go above one.
+  std::string alone(const LayoutAxis& axis, bool evenly = false) const {
     for (int size = num_ranks_; size > 1; --size)
-      if (const Layout layout = parallel::parse_layout(fmt::format("{}{}", axis.name, size)); fits(layout))
+      if (const Layout layout = parallel::parse_layout(fmt::format("{}{}", axis.name, size));
+          fits(layout) && (!evenly || is_even(layout)))
         return layout.text;
     return "";
   }
@@ -110,6 +113,7 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
   for (const LayoutAxis& axis : parallel::layout_axes) {
     if (!can.has(axis)) continue;
     add(can.alone(axis));
+    if (axis.name == "ep") add(can.alone(axis, true));
     if (axis.name == "dp" || ranks == 1) continue;
     all += fmt::format("{}{}", axis.name, size);
     if (axis.name != "pp") without_stages += fmt::format("{}{}", axis.name, size);

@@ -7,10 +7,11 @@
 namespace limbeck::core {
 namespace {
 
+const std::vector<Shape> shapes{{1},       {7},       {64},      {1, 9},    {5, 3}, {12, 8},
+                                {3, 4, 5}, {1, 7, 2}, {8, 2, 3}, {2, 6, 2}, {4, 0}, {0, 3, 2}};
+
 // In order, all of it, and each share a box: rows of one matrix, or whole matrices.
 TEST(ShareOf, TilesAnyShapeByBoxes) {
-  const std::vector<Shape> shapes{{1},       {7},       {64},      {1, 9}, {5, 3},   {12, 8},
-                                  {3, 4, 5}, {1, 7, 2}, {8, 2, 3}, {4, 0}, {0, 3, 2}};
   for (const Shape& shape : shapes)
     for (std::int64_t parts = 1; parts <= 9; ++parts) {
       std::int64_t end = 0;
@@ -29,6 +30,19 @@ TEST(ShareOf, TilesAnyShapeByBoxes) {
       }
       EXPECT_EQ(end, shape.numel()) << fmt::format("{} in {}", shape, parts);
     }
+}
+
+// So whoever asks for the most that a rank has asks for that of the last.
+TEST(ShareOf, TheLastIsTheLargest) {
+  for (const Shape& shape : shapes)
+    for (std::int64_t parts = 1; parts <= 9; ++parts)
+      for (std::int64_t i = 0; i < parts; ++i)
+        EXPECT_LE(share_of(shape, i, parts).count, share_of(shape, parts - 1, parts).count)
+            << fmt::format("{} {} of {}", shape, i, parts);
+  // Of two experts over three ranks the first is cut.
+  EXPECT_EQ(share_of({2, 6, 2}, 0, 3).count, 6);
+  EXPECT_EQ(share_of({2, 6, 2}, 1, 3).count, 6);
+  EXPECT_EQ(share_of({2, 6, 2}, 2, 3).count, 12);
 }
 
 TEST(ShareOf, IsEvenWhereThatCanBe) {

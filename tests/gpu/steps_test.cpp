@@ -128,9 +128,18 @@ const Settings two_level{
     .layout = "ep4", .ranks = 4, .exchange = parallel::ExpertExchange::TwoLevel, .ranks_a_node = 2};
 // Of both ranks, in both layers.
 const Settings copied{.layout = "ep2", .ranks = 2, .replicated = {{0, 5}, {3, 4}}};
+// The first of four ranks has no experts of its own, and copies of one.
+const Settings without{.layout = "ep4", .ranks = 4, .replicated = {{0}, {1}}, .num_experts = 3};
+const Settings without_in_eight_bits{
+    .layout = "ep4", .ranks = 4, .eight_bit = true, .replicated = {{0}, {1}}, .num_experts = 3};
 
-INSTANTIATE_TEST_SUITE_P(Experts, GpuSteps, ::testing::Values(two_level, copied),
-                         [](const auto& test) { return test.param.replicated.empty() ? "TwoLevel" : "Copied"; });
+std::string name_of(const ::testing::TestParamInfo<Settings>& test) {
+  if (test.param.replicated.empty()) return "TwoLevel";
+  if (test.param.num_experts == 0) return "Copied";
+  return test.param.eight_bit ? "WithoutInEightBits" : "Without";
+}
+INSTANTIATE_TEST_SUITE_P(Experts, GpuSteps, ::testing::Values(two_level, copied, without, without_in_eight_bits),
+                         name_of);
 
 INSTANTIATE_TEST_SUITE_P(
     Chunks, GpuSteps,

@@ -43,7 +43,7 @@ struct StepSettings {
   std::int64_t tensor_chunks = 1;
   std::vector<optim::Group> groups = {};
   bool has_expert_biases = false;  // of experts' products, and those that experts are chosen by
-  std::int64_t num_experts = 0;  // of the student; 0: as many as the teacher
+  std::int64_t num_experts = 0;    // of the student; 0: as many as the teacher
 };
 
 /// The same in float64.

@@ -1,10 +1,13 @@
 #include "launch/plan/imagined_run.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
+#include "core/nn/transformer.h"
+#include "core/share.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -92,6 +95,46 @@ TEST(ImaginedRun, TheLastRankHasMostOfUnevenExperts) {
     ASSERT_NE(rows, last.traffic.end());
     EXPECT_EQ(rows->bytes, 2 * of_layer);
   }
+}
+
+// Whose matrices are dealt to more ranks than there are: no rank steps on more than the last.
+TEST(ImaginedRun, TheLastRankHasTheLargestShares) {
+  struct Dealt {
+    int experts, ep, ranks;
+  };
+  for (const Dealt& c : {Dealt{3, 2, 6}, Dealt{8, 4, 12}}) {
+    SCOPED_TRACE(c.ranks);
+    RunConfig config = config_with(fmt::format("parallel {{ layout: \"ep{}\" shard: OPTIMIZER }}", c.ep));
+    config.batch.sequences_per_step = c.ranks;
+    PlannedModels models = models_of(config);
+    models.student.moe.num_experts = c.experts;
+    nn::Transformer student(models.student, {.memory = core::Memory::imagined({})});
+    std::int64_t most = 0;
+    for (int rank = 0; rank < c.ranks; ++rank) {
+      std::int64_t values = 0;
+      for (const core::Parameter* p : student.parameters()) {
+        const core::Shape& shape = p->global_shape;
+        const std::int64_t here = core::slice_of(c.experts, rank % c.ep, c.ep).count;
+        values += p->is_stack ? core::share_of({here, shape[1], shape[2]}, rank / c.ep, c.ranks / c.ep).count
+                              : core::share_of(shape, rank, c.ranks).count;
+      }
+      most = std::max(most, values);
+    }
+    EXPECT_EQ(plan_rank(config, models, {.num_ranks = c.ranks}).optimizer_values, most);
+    EXPECT_GT(most, 2 * 3 * 64 * 64) << "of each matrix of two layers a whole expert";
+  }
+}
+
+TEST(ImaginedRun, ExpertsThatAreDealtAnewAreAsManyOnEachRank) {
+  const RunConfig config = config_with("parallel { layout: \"ep2\" deal_experts_every_steps: 1 }");
+  PlannedModels models = models_of(config);
+  EXPECT_NO_THROW(plan_rank(config, models, {.num_ranks = 2}));
+  models.student.moe.num_experts = 3;
+  EXPECT_THAT(
+      [&] { plan_rank(config, models, {.num_ranks = 2}); },
+      ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr(
+          "parallel.deal_experts_every_steps is given with 3 experts over ep 2, expected a multiple of it: those "
+          "that change places are as many on each rank")));
 }
 
 // What is frozen has no gradient; weights count in the dtype that passes read.

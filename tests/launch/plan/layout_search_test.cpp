@@ -66,6 +66,8 @@ TEST_F(LayoutSearch, ExpertsNeedNotDivide) {
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));
   config.parallel.deal_experts_every_steps = 1;  // of which each rank has as many
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "pp2"));
+  config.parallel.layout = "ep2";  // the run refuses the config's own too
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "pp2"));
 }
 
 TEST_F(LayoutSearch, SetsAllThatDividesAStep) {

@@ -76,6 +76,27 @@ TEST_F(MemoryWarning, ABoundOfTheStateNeedsNoWorld) {
   }
 }
 
+TEST_F(MemoryWarning, ABoundOfTheStateIsOfTheRankWithMostExperts) {
+  struct Case {
+    const char* layout;
+    int experts, ranks;
+  };
+  config.batch.sequences_per_step = 8;
+  config.parallel.shard = Shard::Parameters;
+  models.student.moe.experts_per_token = 2;
+  models.student.moe.expert_width = 512;
+  // The last ranks have two of three experts, one of two, and one of three, which is whole where another is cut.
+  for (const Case& c : {Case{"ep2", 3, 2}, Case{"ep8", 2, 8}, Case{"ep2", 3, 6}}) {
+    config.parallel.layout = c.layout;
+    models.student.moe.num_experts = c.experts;
+    world.num_ranks = c.ranks;
+    const auto bound = static_cast<double>(state_bound(config, models, c.ranks)),
+               kept = static_cast<double>(plan_state(config, models, world).kept());
+    EXPECT_GE(1.05 * bound, kept) << c.layout << " " << c.ranks;
+    EXPECT_LE(bound, 2 * kept) << c.layout << " " << c.ranks;
+  }
+}
+
 // A long sequence of narrow layers takes more than its state by far, which is too little to ask further.
 TEST_F(MemoryWarning, PlansNoStepsOfALittleState) {
   const std::int64_t state = plan_state(config, models, world).kept();

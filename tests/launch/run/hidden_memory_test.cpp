@@ -61,13 +61,16 @@ TEST_P(HiddenMemory, GivesTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(
     Layouts, HiddenMemory,
-    ::testing::Values(Settings{}, Settings{.recompute = true}, Settings{.uses_muon = true, .capacity_factor = 0.7},
-                      Settings{.compute = DType::BF16}, Settings{.compute = DType::BF16, .fp8_products = true},
-                      Settings{.num_predict_layers = 2}, Settings{"tp2", 2, true, true},
-                      Settings{"ep2", 2, true, false, 0.7}, Settings{"ep2etp2", 4},
-                      Settings{
-                          .layout = "dp2", .ranks = 2, .uses_muon = true, .sharding = {parallel::Sharded::Parameters}},
-                      Settings{.uses_muon = true, .has_states = true}, Settings{.matches = true}),
+    ::testing::Values(
+        Settings{}, Settings{.recompute = true}, Settings{.uses_muon = true, .capacity_factor = 0.7},
+        Settings{.compute = DType::BF16}, Settings{.compute = DType::BF16, .fp8_products = true},
+        Settings{.num_predict_layers = 2}, Settings{"tp2", 2, true, true}, Settings{"ep2", 2, true, false, 0.7},
+        Settings{"ep2etp2", 4},
+        Settings{.layout = "dp2", .ranks = 2, .uses_muon = true, .sharding = {parallel::Sharded::Parameters}},
+        Settings{.uses_muon = true, .has_states = true}, Settings{.matches = true},
+        // The first of four ranks has no experts of its own, and copies of one.
+        Settings{.layout = "ep4", .ranks = 4, .replicated = {{0}, {1}}, .num_experts = 3},
+        Settings{.layout = "ep4", .ranks = 4, .eight_bit = true, .replicated = {{0}, {1}}, .num_experts = 3}),
     [](const auto& test) { return fmt::format("{}", test.index); });
 
 // Its sums, the experts' load, the gradient's norm, and what was noted of indices: once a step, at its end.
