@@ -44,8 +44,8 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least);
 /// - two attempts with as many ranks over the same hosts that ended before they did a step, or in the same step by the
 ///   same cause, which for an error is what is said, whichever rank says it: no more, where the last ended by an error;
 /// - a host that is not reached when the ranks are to be started, or that was lost twice in a row (Cause::lost):
-///   without it, where it can be left out; with as many ranks, if there is room for them elsewhere, or with min_ranks as
-///   there is. Where none of several is reached it is the network, and none is left out;
+///   without it, where it can be left out; with as many ranks, if there is room for them elsewhere, or with min_ranks
+///   as there is. Where none of several is reached it is the network, and none is left out;
 /// - with min_ranks, where mpirun lacks hosts or slots and names no host, or the same rank or the same one of several
 ///   hosts was at fault twice in a row: fewer ranks;
 /// - two such attempts whatever ended them: no more;
