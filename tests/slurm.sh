@@ -187,7 +187,7 @@ cat >"$work/cache.textproto" <<CONFIG
 teacher { source: "$work/undisturbed" cache_tokens: 8 }
 data { sequence_length: 64 held_out_fraction: 0.2 }
 CONFIG
-queue shares --array=3-5 --ntasks=1 -- run.sbatch cache-teacher "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --set data.text="$work/text" --out "$work/cache"
+queue shares --array=3-7:2 --ntasks=1 -- run.sbatch cache-teacher "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --set data.text="$work/text" --out "$work/cache"
 shares=$job
 queue closed --dependency="afterany:$shares" --ntasks=2 -- run.sbatch cache-teacher "$root/examples/tiny_moe.textproto" "$work/cache.textproto" --set data.text="$work/text" --out "$work/cache" --verify
 eventually "the share 1/3" grep -qs "share 1/3, start .*: exit code 0" "$work/shares.out"

@@ -7,6 +7,8 @@
 #include <charconv>
 #include <utility>
 
+#include "launch/supervision/host_list.h"
+
 namespace limbeck::launch {
 
 namespace {
@@ -62,32 +64,56 @@ std::optional<Cause> signal_in(std::string_view line) {
   return cause;
 }
 
+bool holds(std::string_view text, std::string_view words) { return text.find(words) != std::string_view::npos; }
+
+constexpr const char* not_resolved = "ould not resolve hostname";
+
+/// "ssh: Could not resolve hostname n4: Temporary failure in name resolution": of no host, but of who is asked for it.
+bool is_passing(std::string_view line) { return holds(line, not_resolved) && holds(line, "Temporary failure"); }
+
 /// Of Open MPI 4 and 5.
 std::optional<Cause> unavailable_in(std::string_view line) {
   constexpr std::array words = {
       "There are not enough slots available",
+      "There are not enough nodes",
+      "more processes than the ppr",
+      "would result in binding more",  // processes than cpus, in the next line
       "lost communication with",
       "was unable to reliably start",
-      "ould not resolve hostname",
+      not_resolved,
       "No route to host",
       "unable to reach",
       "unable to contact",
       "ssh: connect to host",
       "not able to launch",
   };
-  if (std::ranges::none_of(words, [&](const char* said) { return line.find(said) != std::string_view::npos; }))
-    return std::nullopt;
+  if (std::ranges::none_of(words, [&](const char* said) { return holds(line, said); })) return std::nullopt;
   return Cause{.kind = CauseKind::Unavailable, .what = std::string(line)};
 }
 
-/// Whom ssh does not reach, or which daemon mpirun has lost, which it says some lines below that it has; "" where the
-/// line does not say it.
-std::string host_in(std::string_view line) {
+/// Whom ssh does not reach; "" where the line does not say it.
+std::string unreached_in(std::string_view line) {
   for (const auto& [before, end] : {std::pair("ssh: connect to host ", ' '), {"ould not resolve hostname ", ':'}})
     if (const auto host = behind(line, before)) return std::string(host->substr(0, host->find(end)));
+  return "";
+}
+
+/// Whose daemon mpirun has lost, which it says some lines below that it has; "" where the line does not say it.
+std::string daemon_in(std::string_view line) {
   if (const auto daemon = behind(line, "Remote daemon:"))
     if (const auto host = behind(*daemon, " on node ")) return std::string(host->substr(0, host->find(' ')));
   return "";
+}
+
+/// ssh names one a line, of which all count.
+void note_lost(Cause& cause, std::string_view line) {
+  const std::string unreached = unreached_in(line);
+  const std::string host = unreached.empty() ? daemon_in(line) : unreached;
+  if (host.empty() || (!cause.lost.empty() && (unreached.empty() || !cause.is_unreached))) return;
+  if (std::ranges::any_of(cause.lost, [&](const std::string& known) { return is_same_host(known, host); })) return;
+  cause.is_unreached = !unreached.empty();
+  cause.lost.push_back(host);
+  cause.host = cause.lost.front();
 }
 
 }  // namespace
@@ -113,8 +139,9 @@ std::string to_text(const Cause& cause) {
 void Witness::hear(std::string_view line) {
   if (!signal_) signal_ = signal_in(line);
   if (!error_) error_ = error_in(line);
+  if (is_passing(line)) unavailable_ = Cause{.kind = CauseKind::Unknown, .what = std::string(line)};
   if (!unavailable_) unavailable_ = unavailable_in(line);
-  if (unavailable_ && unavailable_->host.empty()) unavailable_->host = host_in(line);
+  if (unavailable_ && unavailable_->kind == CauseKind::Unavailable) note_lost(*unavailable_, line);
 }
 
 std::optional<Cause> Witness::heard() const { return signal_ ? signal_ : error_ ? error_ : unavailable_; }

@@ -23,7 +23,7 @@ enum class CauseKind : std::uint8_t {
   Silent,       // a rank gives no sign of life
   Hung,         // all live, and none has come further
   Unavailable,  // mpirun has not got the hosts or slots that it was asked for
-  Unknown,      // an exit code is all there is
+  Unknown,      // an exit code is all there is, or trouble that passes
 };
 
 struct Cause {
@@ -33,6 +33,9 @@ struct Cause {
   std::string host = {};                   // its machine, or the one that mpirun has not got
   std::int64_t step = 0;                   // that it was at; 0: before the first, or not known
   std::string operation = {};
+  /// Hosts that may be gone: that ssh does not reach, whose daemon mpirun has lost, or that alone are silent.
+  std::vector<std::string> lost = {};
+  bool is_unreached = false;  // they are: by ssh, which says no name that it cannot ask for now
 };
 
 /// Takes host, step and operation from the last sign of the cause's rank, where there is one.

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstddef>
 #include <fstream>
 #include <istream>
+#include <iterator>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -27,15 +30,17 @@ std::optional<int> number(std::string_view text) {
   return value;
 }
 
-bool is_address(std::string_view name) {
-  return name.find(':') != std::string_view::npos || name.find_first_not_of("0123456789.") == std::string_view::npos;
+/// "--rankfile", "-rf", "--map-by rankfile:file=f".
+bool names_rankfile(std::string_view word) {
+  word.remove_prefix(std::min(word.find_first_not_of('-'), word.size()));
+  return word == "rf" || word.starts_with("rankfile") || word.find("=rankfile") != std::string_view::npos;
 }
 
 }  // namespace
 
 bool is_same_host(std::string_view a, std::string_view b) {
-  if (a == b) return true;
-  return !is_address(a) && !is_address(b) && a.substr(0, a.find('.')) == b.substr(0, b.find('.'));
+  if (a.size() > b.size()) std::swap(a, b);
+  return b.starts_with(a) && (a.size() == b.size() || b[a.size()] == '.');
 }
 
 /// "node1 slots=4", "user@node1:4". Of "^node1" and "+n1", which are none that a host has, it is not said how many
@@ -61,53 +66,86 @@ HostList::Entry HostList::entry_of(std::string text, bool is_line) {
 }
 
 HostList::HostList(std::vector<std::string> options) : options_(std::move(options)) {
-  for (std::size_t word = 1; word < options_.size(); ++word) {
-    const std::string& option = options_[word - 1];
-    const bool is_file = std::ranges::find(file_options, option) != file_options.end();
-    if (!is_file && std::ranges::find(host_options, option) == host_options.end()) continue;
+  has_rankfile_ = std::ranges::any_of(options_, names_rankfile);
+  for (std::size_t word = 0; word < options_.size(); ++word) {
+    const std::string& option = options_[word];
+    const std::size_t equals = option.find('=');
+    const std::string name = option.substr(0, equals);
+    const bool is_file = std::ranges::find(file_options, name) != file_options.end();
+    if (!is_file && std::ranges::find(host_options, name) == host_options.end()) continue;
+    if (equals == std::string::npos && ++word == options_.size()) break;
     List list{.word = word, .is_file = is_file};
+    if (equals != std::string::npos) list.prefix = name + "=";
+    const std::string value = options_[word].substr(list.prefix.size());
     const auto read = [&](std::istream&& in, char between) {
       for (std::string text; std::getline(in, text, between);)
         list.entries.push_back(entry_of(std::move(text), is_file));
     };
     if (is_file)
-      read(std::ifstream(options_[word]), '\n');
+      read(std::ifstream(value), '\n');
     else
-      read(std::istringstream(options_[word]), ',');
+      read(std::istringstream(value), ',');
     lists_.push_back(std::move(list));
   }
 }
 
-std::optional<int> HostList::slots() const {
-  // Of a hostfile --host takes some.
-  const bool are_chosen = !std::ranges::all_of(lists_, &List::is_file);
-  std::optional<int> sum;
+bool HostList::List::is_empty() const {
+  return std::ranges::all_of(entries, [](const Entry& entry) { return entry.name.empty(); });
+}
+
+std::vector<HostList::Entry> HostList::chosen() const {
+  const bool are_files = std::ranges::all_of(lists_, &List::is_file);
+  std::vector<Entry> all;
   for (const List& list : lists_)
-    for (const Entry& entry : list.entries) {
-      if (entry.name.empty() || (list.is_file && are_chosen)) continue;
-      if (!entry.slots) return std::nullopt;
-      sum = sum.value_or(0) + *entry.slots;
-    }
+    if (list.is_file == are_files)
+      std::ranges::copy_if(list.entries, std::back_inserter(all),
+                           [](const Entry& entry) { return !entry.name.empty(); });
+  return all;
+}
+
+std::optional<int> HostList::slots() const {
+  std::optional<int> sum;
+  for (const Entry& entry : chosen()) {
+    if (!entry.slots) return std::nullopt;
+    sum = sum.value_or(0) + *entry.slots;
+  }
   return sum;
 }
 
+int HostList::size() const {
+  std::set<std::string> names;
+  for (const Entry& entry : chosen()) names.insert(entry.name);
+  return static_cast<int>(names.size());
+}
+
 bool HostList::leave_out(std::string_view host) {
+  if (has_rankfile_) return false;
   std::vector<List> rest = lists_;
   bool is_named = false;
-  for (List& list : rest) {
-    if (std::erase_if(list.entries, [&](const Entry& entry) { return is_same_host(entry.name, host); }) == 0) continue;
-    if (std::ranges::all_of(list.entries, [](const Entry& entry) { return entry.name.empty(); })) return false;
-    list.is_shorter = is_named = true;
+  for (List& list : rest)
+    if (std::erase_if(list.entries, [&](const Entry& entry) { return is_same_host(entry.name, host); }) > 0)
+      list.is_shorter = is_named = true;
+  if (!is_named) return false;
+  for (const bool is_file : {false, true}) {
+    const auto is_of = [&](const List& list) { return list.is_file == is_file; };
+    const auto names_nobody = [&](const List& list) { return !is_of(list) || list.is_empty(); };
+    const auto was_shortened = [&](const List& list) { return is_of(list) && list.is_shorter; };
+    if (std::ranges::any_of(rest, was_shortened) && std::ranges::all_of(rest, names_nobody)) return false;
   }
-  if (is_named) lists_ = std::move(rest);
-  return is_named;
+  lists_ = std::move(rest);
+  return true;
 }
 
 std::vector<std::string> HostList::options(const std::filesystem::path& folder) const {
   std::vector<std::string> words = options_;
-  for (std::size_t i = 0; i < lists_.size(); ++i) {
+  for (std::size_t i = lists_.size(); i-- > 0;) {  // from the last, for words behind it move
     const List& list = lists_[i];
     if (!list.is_shorter) continue;
+    const auto word = words.begin() + static_cast<std::ptrdiff_t>(list.word);
+    if (list.is_empty()) {
+      words.erase(list.prefix.empty() ? word - 1 : word, word + 1);
+      continue;
+    }
     std::string text;
     for (const Entry& entry : list.entries)
       text += (text.empty() || list.is_file ? "" : ",") + entry.text + (list.is_file ? "\n" : "");
@@ -116,7 +154,7 @@ std::vector<std::string> HostList::options(const std::filesystem::path& folder) 
       data::write_file_atomically(file, text);
       text = file.string();
     }
-    words[list.word] = std::move(text);
+    *word = list.prefix + text;
   }
   return words;
 }

@@ -14,21 +14,23 @@
 
 namespace limbeck::launch {
 
-/// "node3" is "node3.cluster" too; addresses are what they are.
+/// "node3" is "node3.cluster" too, which is not "node3.other".
 bool is_same_host(std::string_view a, std::string_view b);
 
 class HostList {
  public:
-  /// Of mpirun's options: --host and --hostfile under each of their names. A hostfile that cannot be read names nobody;
-  /// mpirun says it.
+  /// Of mpirun's options: --host and --hostfile under each of their names, "--host a" and "--host=a"; several are one
+  /// list. A hostfile that cannot be read names nobody; mpirun says it.
   explicit HostList(std::vector<std::string> options);
 
   /// Ranks that there is room for, where it is said of each host; nothing where it is not, or no host is named.
   std::optional<int> slots() const;
-  /// False, with nothing changed, where it is not named, or nobody else is.
+  /// Hosts that are named; of --host, where it is there, which takes some of a hostfile.
+  int size() const;
+  /// False, with nothing changed, where it is not named, or nobody else is, or a rankfile names it too.
   bool leave_out(std::string_view host);
-  /// mpirun's options without who was left out: a hostfile that is shorter now is written to `folder`, which throws
-  /// where it cannot be.
+  /// mpirun's options without who was left out, and without those that name nobody any more: a hostfile that is shorter
+  /// now is written to `folder`, which throws where it cannot be.
   std::vector<std::string> options(const std::filesystem::path& folder) const;
 
  private:
@@ -38,15 +40,20 @@ class HostList {
     std::optional<int> slots;
   };
   struct List {
-    std::size_t word = 0;  // of the options
+    std::size_t word = 0;     // of the options
+    std::string prefix = {};  // of that word: "--host=", or "" where the option is the word before
     bool is_file = false;
     std::vector<Entry> entries = {};
     bool is_shorter = false;
+    bool is_empty() const;
   };
   static Entry entry_of(std::string text, bool is_line);
+  /// Those that count: of --host where it is there, else of hostfiles.
+  std::vector<Entry> chosen() const;
 
   std::vector<std::string> options_;
   std::vector<List> lists_;
+  bool has_rankfile_ = false;
 };
 
 }  // namespace limbeck::launch

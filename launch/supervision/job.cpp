@@ -120,12 +120,9 @@ std::vector<std::string> Job::read(std::chrono::milliseconds patience) {
 }
 
 void Job::take(int status) {
-  if (WIFSTOPPED(status)) {
-    stopped_ = Clock::now();
-    return;
-  }
-  stopped_.reset();
-  if (!WIFCONTINUED(status)) code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  is_stopped_ = WIFSTOPPED(status);
+  if (WIFEXITED(status)) code_ = WEXITSTATUS(status);
+  if (WIFSIGNALED(status)) code_ = 128 + WTERMSIG(status);
 }
 
 bool Job::has_ended() {
@@ -134,12 +131,10 @@ bool Job::has_ended() {
   return code_.has_value();
 }
 
-std::chrono::duration<double> Job::stopped_for() const {
-  return stopped_ ? Clock::now() - *stopped_ : std::chrono::duration<double>(0);
-}
-
 void Job::ask_to_stop() const {
-  if (!code_) ::kill(process_, SIGUSR1);
+  if (code_) return;
+  ::kill(process_, SIGUSR1);
+  ::kill(process_, SIGCONT);
 }
 
 void Job::end() {

@@ -29,12 +29,13 @@ class Job {
   /// whole now.
   std::vector<std::string> read(std::chrono::milliseconds patience);
   bool has_ended();
-  /// How long it has been stopped (SIGSTOP); 0: it runs, or has ended. As of the last has_ended().
-  std::chrono::duration<double> stopped_for() const;
+  /// Whether it is stopped (SIGSTOP), as of the last has_ended().
+  bool is_stopped() const { return is_stopped_; }
   /// Of one that has ended: as a shell has it, 128 + N after signal N.
   int code() const { return code_.value_or(0); }
 
-  /// The ranks save and end with 3: mpirun passes SIGUSR1 on at once, to those that there are by then.
+  /// The ranks save and end with 3: mpirun passes SIGUSR1 on at once, to those that there are by then. One that is
+  /// stopped goes on, to do so.
   void ask_to_stop() const;
   /// Ends it: mpirun is asked to, and gets some seconds for it; what is left of it here then is killed, also what is
   /// stopped (SIGSTOP). On other hosts mpirun's daemons end their ranks, as they do when they have lost it.
@@ -47,7 +48,7 @@ class Job {
   int errors_ = -1;  // of its standard error, the end to read
   std::string begun_;
   std::optional<int> code_;
-  std::optional<std::chrono::steady_clock::time_point> stopped_;
+  bool is_stopped_ = false;
 };
 
 }  // namespace limbeck::launch

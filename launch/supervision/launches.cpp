@@ -67,6 +67,7 @@ nlohmann::ordered_json to_json(const Attempt& attempt) {
   const auto put = [&](const char* name, const auto& value) {
     if (value) json[name] = *value;
   };
+  if (!attempt.without.empty()) json["without"] = attempt.without;
   put("from", attempt.from);
   put("to", attempt.to);
   json.update({{"seconds", attempt.seconds}, {"ended", name_of(attempt.ended)}, {"code", attempt.code}});

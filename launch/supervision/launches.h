@@ -40,9 +40,10 @@ enum class Ended : std::uint8_t { Done, Stopped, Failed };
 struct Attempt {
   int number = 1;  // of this launch
   int ranks = 1;
-  double time = 0;     // when it was started
-  double seconds = 0;  // that it took in all
-  int code = 0;        // of mpirun
+  std::vector<std::string> without = {};  // hosts that had been left out
+  double time = 0;                        // when it was started
+  double seconds = 0;                     // that it took in all
+  int code = 0;                           // of mpirun
   Ended ended = Ended::Done;
   std::optional<Cause> cause = std::nullopt;  // where it failed
   // Where it set out and how far it came, in steps done; nothing where it did not come to training. Of a run with a

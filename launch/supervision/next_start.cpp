@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/counted.h"
+#include "launch/supervision/host_list.h"
 #include "parallel/axes/mesh.h"
 
 namespace limbeck::launch {
@@ -23,41 +24,48 @@ parallel::Layout without_dp(const parallel::Layout& layout) {
   return rest;
 }
 
-/// Whether another number of ranks may help against what ended the last attempt: what was the matter, in words.
+/// As many ranks over the same hosts: whether what ended both may be one thing.
+bool is_alike(const Attempt& a, const Attempt& b) { return a.ranks == b.ranks && a.without == b.without; }
+
+/// Whether another number of ranks may help against what ended the last attempt: what was the matter, in words. Not
+/// against a host that is not there: mpirun wants all of its list.
 std::optional<std::string> fault_of_ranks(std::span<const Attempt> attempts, int num_hosts) {
   const Attempt& last = attempts.back();
   if (!last.cause) return std::nullopt;
   const Cause& now = *last.cause;
-  if (now.kind == CauseKind::Unavailable) return now.what;
+  if (now.kind == CauseKind::Unavailable && now.lost.empty()) return now.what;
   if (attempts.size() < 2 || !attempts[attempts.size() - 2].cause) return std::nullopt;
   const Attempt& other = attempts[attempts.size() - 2];
   const Cause& before = *other.cause;
-  if (other.ranks != last.ranks) return std::nullopt;
+  if (!is_alike(other, last)) return std::nullopt;
   if (now.rank && now.rank == before.rank) return fmt::format("rank {} was at fault twice", *now.rank);
-  if (num_hosts > 1 && !now.host.empty() && now.host == before.host)
+  if (num_hosts > 1 && !now.host.empty() && is_same_host(now.host, before.host))
     return fmt::format("{} was at fault twice", now.host);
   return std::nullopt;
 }
 
 /// The host that it is of no use to ask for again, if one is.
-std::optional<std::string> lost_host(std::span<const Attempt> attempts) {
-  const auto lost = [](const Attempt& attempt) -> std::string {
-    if (!attempt.cause) return "";
-    const bool is_gone = attempt.cause->kind == CauseKind::Unavailable || attempt.cause->kind == CauseKind::Silent;
-    return is_gone ? attempt.cause->host : "";
+std::optional<std::string> lost_host(std::span<const Attempt> attempts, int listed) {
+  // Where all but the one that this process is on are not reached, it is the network.
+  const auto lost = [&](const Attempt& attempt) {
+    const std::vector<std::string> all = attempt.cause ? attempt.cause->lost : std::vector<std::string>{};
+    return std::ssize(all) > 1 && std::ssize(all) >= listed - 1 ? std::vector<std::string>{} : all;
   };
   const Attempt& last = attempts.back();
-  const std::string host = lost(last);
-  if (host.empty()) return std::nullopt;
-  if (last.cause->kind == CauseKind::Unavailable && !last.from) return host;
-  if (attempts.size() < 2 || lost(attempts[attempts.size() - 2]) != host) return std::nullopt;
-  return host;
+  const std::vector<std::string> now = lost(last);
+  if (now.empty()) return std::nullopt;
+  if (last.cause->is_unreached && !last.from) return now.front();
+  if (attempts.size() < 2) return std::nullopt;
+  for (const std::string& before : lost(attempts[attempts.size() - 2]))
+    for (const std::string& host : now)
+      if (is_same_host(host, before)) return host;
+  return std::nullopt;
 }
 
 /// Without the lost one, where that is to be had.
 std::optional<NextStart> without_lost_host(std::span<const Attempt> attempts, const RestartLimits& limits,
                                            const ParallelConfig& config, const KnownHosts& hosts) {
-  const std::optional<std::string> host = lost_host(attempts);
+  const std::optional<std::string> host = lost_host(attempts, hosts.listed);
   const std::optional<int> room = host && hosts.room_without ? hosts.room_without(*host) : std::nullopt;
   if (!room) return std::nullopt;
   const int ranks = attempts.back().ranks;
@@ -65,9 +73,9 @@ std::optional<NextStart> without_lost_host(std::span<const Attempt> attempts, co
   if (*room < ranks) {
     if (!limits.min_ranks) return std::nullopt;
     next = fewer_ranks(config, *room + 1, *limits.min_ranks);
+    if (!next.ranks) return std::nullopt;
   }
-  const std::string lost = fmt::format("{} was lost", *host);
-  next.why = next.ranks ? lost : fmt::format("{}, and {}", lost, next.why);
+  next.why = fmt::format("{} was lost", *host);
   next.without = host;
   return next;
 }
@@ -77,7 +85,7 @@ std::optional<std::string> is_deterministic(std::span<const Attempt> attempts) {
   if (attempts.size() < 2) return std::nullopt;
   const Attempt& last = attempts.back();
   const Attempt& before = attempts[attempts.size() - 2];
-  if (before.ranks != last.ranks || !last.cause || !before.cause) return std::nullopt;
+  if (!is_alike(before, last) || !last.cause || !before.cause) return std::nullopt;
   if (!last.has_trained() && !before.has_trained())
     return fmt::format("two attempts in a row ended before they did a step: {}", to_text(*last.cause));
   // What all ranks say, any of them may say first.

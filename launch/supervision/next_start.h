@@ -27,7 +27,8 @@ struct NextStart {
 };
 
 struct KnownHosts {
-  int count = 1;  // that the ranks of the last attempt were on
+  int count = 1;   // that the ranks of the last attempt were on
+  int listed = 0;  // that mpirun is told of
   /// Ranks that there is room for without a host; nothing where it cannot be left out.
   std::function<std::optional<int>(const std::string& host)> room_without = nullptr;
 };
@@ -40,13 +41,13 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least);
 
 /// What follows the last of the attempts, which failed:
 /// - wrong use (exit code 2) is not tried again, nor is anything after so many restarts;
-/// - two attempts with as many ranks that ended before they did a step, or in the same step by the same cause, which
-///   for an error is what is said, whichever rank says it: no more, where the last ended by an error;
-/// - a host that is not reached when the ranks are to be started, or whose ranks fell silent, or were lost, twice in a
-///   row: without it, where it can be left out; with as many ranks, if there is room for them elsewhere, or with
-///   min_ranks as there is;
-/// - with min_ranks, where mpirun lacks hosts or slots, or the same rank or the same one of several hosts was at fault
-///   twice in a row: fewer ranks;
+/// - two attempts with as many ranks over the same hosts that ended before they did a step, or in the same step by the
+///   same cause, which for an error is what is said, whichever rank says it: no more, where the last ended by an error;
+/// - a host that is not reached when the ranks are to be started, or that was lost twice in a row (Cause::lost):
+///   without it, where it can be left out; with as many ranks, if there is room for them elsewhere, or with min_ranks
+///   as there is. Where none of several is reached it is the network, and none is left out;
+/// - with min_ranks, where mpirun lacks hosts or slots and names no host, or the same rank or the same one of several
+///   hosts was at fault twice in a row: fewer ranks;
 /// - two such attempts whatever ended them: no more;
 /// - else again as it was.
 NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& limits, const ParallelConfig& config,

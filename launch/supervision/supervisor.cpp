@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
+#include <cstdlib>
 #include <utility>
 
 #include "core/counted.h"
 #include "core/error.h"
+#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 #include "launch/console/streams.h"
 #include "launch/report/event_file.h"
@@ -23,17 +24,21 @@ using namespace std::chrono_literals;
 constexpr int exit_stopped = 3;
 constexpr auto ask_again_after = 5s;
 
-int hosts_of(const std::vector<Beat>& beats) {
-  std::set<std::string> hosts;
-  for (const Beat& beat : beats) hosts.insert(beat.host);
-  return static_cast<int>(hosts.size());
-}
+constexpr int looks_until_silent = 20;
 
-/// mpirun, without which ranks that have not joined yet wait in their first exchange, and do give signs of life.
-std::optional<Cause> find_stopped(const Job& job, const Vigil::Limits& limits) {
-  if (job.stopped_for() <= limits.silent_after) return std::nullopt;
+/// mpirun, without which ranks that have not joined yet wait in their first exchange, and do give signs of life. Looks
+/// in a row that found it stopped say for how long: while this process is stopped itself, there are none.
+std::optional<Cause> find_stopped(int looks, const Vigil::Limits& limits) {
+  if (looks <= looks_until_silent) return std::nullopt;
   return Cause{.kind = CauseKind::Silent,
                .what = fmt::format("mpirun has been stopped for {} s (--silent-after)", limits.silent_after.count())};
+}
+
+std::filesystem::path make_temporary_folder() {
+  std::string name = (std::filesystem::temp_directory_path() / "limbeck_launch_XXXXXX").string();
+  core::check_system(::mkdtemp(name.data()) != nullptr, "launch: a folder for lists of hosts, {}, cannot be made",
+                     name);
+  return name;
 }
 
 }  // namespace
@@ -44,6 +49,11 @@ Supervisor::Supervisor(Supervised what, Log log)
       run_(what_.config.output.dir),
       ranks_(what_.ranks),
       hosts_(what_.mpirun) {}
+
+Supervisor::~Supervisor() {
+  std::error_code ignored;
+  if (!lists_.empty()) std::filesystem::remove_all(lists_, ignored);
+}
 
 int Supervisor::run() {
   catch_stop_signals();
@@ -60,9 +70,11 @@ int Supervisor::run() {
       tell_all();
       return last.ended == Ended::Done ? 0 : exit_stopped;
     }
-    const NextStart next = next_start(
-        attempts_, what_.restarts, what_.config.parallel,
-        {.count = num_hosts_, .room_without = [this](const std::string& host) { return room_without(host); }});
+    const NextStart next =
+        next_start(attempts_, what_.restarts, what_.config.parallel,
+                   {.count = num_hosts_, .listed = hosts_.size(), .room_without = [this](const std::string& host) {
+                      return room_without(host);
+                    }});
     if (!next.ranks || stop_requested()) {
       tell_all();
       if (last.code == 2) return 2;  // the ranks have said why
@@ -71,7 +83,7 @@ int Supervisor::run() {
     say_failed(last, next);
     ranks_ = *next.ranks;
     if (next.layout) layout_ = next.layout;
-    if (next.without) hosts_.leave_out(*next.without);
+    if (next.without) leave_out(*next.without);
   }
 }
 
@@ -79,15 +91,24 @@ std::optional<int> Supervisor::room_without(const std::string& host) const {
   HostList rest = hosts_;
   if (!rest.leave_out(host)) return std::nullopt;
   const std::optional<int> slots = rest.slots();
-  const auto there = std::ranges::find_if(ranks_on_, [&](const auto& of) { return is_same_host(of.first, host); });
-  if (there == ranks_on_.end()) return slots.value_or(ranks_ - 1);
-  return std::max(slots.value_or(0), ranks_ - there->second);  // ranks may be more than slots (--oversubscribe)
+  if (ranks_on_.empty()) return slots.value_or(ranks_ - 1);
+  int others = 0;
+  for (const auto& [name, ranks] : ranks_on_)
+    if (!is_same_host(name, host)) others += ranks;
+  return std::max(slots.value_or(0), others);  // ranks may be more than slots (--oversubscribe)
+}
+
+void Supervisor::leave_out(const std::string& host) {
+  hosts_.leave_out(host);
+  without_.push_back(host);
+  std::erase_if(ranks_on_, [&](const auto& of) { return is_same_host(of.first, host); });
+  if (lists_.empty()) lists_ = make_temporary_folder();  // of the run's disk there may be nothing left
 }
 
 std::vector<std::string> Supervisor::command() const {
   std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks_)};
   words.insert(words.end(), {"-x", std::string(supervised_variable) + "=1"});
-  const std::vector<std::string> options = hosts_.options(run_.ranks());
+  const std::vector<std::string> options = hosts_.options(lists_);
   words.insert(words.end(), options.begin(), options.end());
   words.push_back(what_.program);
   words.insert(words.end(), what_.training.begin(), what_.training.end());
@@ -108,7 +129,8 @@ std::vector<Beat> Supervisor::signs_of(int ranks) const {
 Attempt Supervisor::attempt() {
   data::make_folder(run_.ranks());
   const std::vector<Beat> before = signs_of(ranks_);
-  Attempt result{.number = static_cast<int>(attempts_.size()) + 1, .ranks = ranks_, .time = wall_time()};
+  Attempt result{
+      .number = static_cast<int>(attempts_.size()) + 1, .ranks = ranks_, .without = without_, .time = wall_time()};
   const auto begin = Clock::now();
   const std::int64_t kills = memory_kills();
   Witness witness;
@@ -121,9 +143,10 @@ Attempt Supervisor::attempt() {
   result.code = job.code();
   std::vector<Beat> beats = read_beats(run_.ranks());
   std::erase_if(beats, [&](const Beat& beat) { return std::ranges::count(before, beat) > 0; });
-  num_hosts_ = hosts_of(beats);
-  if (num_hosts_ > 0) ranks_on_.clear();
-  for (const Beat& beat : beats) ++ranks_on_[beat.host];
+  std::map<std::string, int> on;
+  for (const Beat& beat : beats) ++on[beat.host];
+  num_hosts_ = static_cast<int>(on.size());
+  for (const auto& [host, ranks] : on) ranks_on_[host] = std::max(ranks_on_[host], ranks);
   if (!seen && result.code == 0) return result;
   const bool is_stopped = !seen && result.code == exit_stopped;
   result.ended = is_stopped ? Ended::Stopped : Ended::Failed;
@@ -136,7 +159,8 @@ Attempt Supervisor::attempt() {
 }
 
 std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
-  const auto look_every = what_.limits.silent_after / 20;
+  const auto look_every = what_.limits.silent_after / looks_until_silent;
+  int looks_stopped = 0;
   auto looked = Clock::now();
   Vigil vigil(run_.ranks(), ranks_, what_.limits, looked);
   std::optional<Clock::time_point> asked;
@@ -150,8 +174,10 @@ std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
     }
     if (Clock::now() - looked < look_every) continue;
     looked = Clock::now();
+    if (job.has_ended()) break;  // and whether it is stopped: much time may have gone by above
+    looks_stopped = job.is_stopped() ? looks_stopped + 1 : 0;
     // A rank that fails gives no more signs while it waits for another to say why.
-    const auto stopped = find_stopped(job, what_.limits);
+    const auto stopped = find_stopped(looks_stopped, what_.limits);
     if (const auto cause = stopped ? stopped : vigil.look(looked)) return witness.heard().value_or(*cause);
   }
   return std::nullopt;

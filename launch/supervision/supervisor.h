@@ -35,6 +35,9 @@ struct Supervised {
 class Supervisor {
  public:
   Supervisor(Supervised what, Log log);
+  ~Supervisor();
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
 
   /// 0: done; 3: stopped by a signal, and saved where there was something to save; 2: wrong use, which the job has told
   /// itself. Throws an Error that says why no more attempts are made.
@@ -47,6 +50,7 @@ class Supervisor {
   std::vector<std::string> command() const;
   /// KnownHosts::room_without
   std::optional<int> room_without(const std::string& host) const;
+  void leave_out(const std::string& host);
   std::vector<Beat> signs_of(int ranks) const;
   /// Of the run, and of its baseline's.
   std::vector<RunProgress> progress() const;
@@ -61,7 +65,9 @@ class Supervisor {
   std::optional<std::string> layout_;  // in place of the config's
   std::vector<Attempt> attempts_;
   HostList hosts_;
-  std::map<std::string, int> ranks_on_;  // each host, of the last attempt that gave signs of life
+  std::vector<std::string> without_;     // who was left out of them
+  std::filesystem::path lists_;          // a folder for lists without them; empty: none yet
+  std::map<std::string, int> ranks_on_;  // each host that is not left out: the most that gave signs of life on it
   int num_hosts_ = 1;                    // of the last attempt
 };
 

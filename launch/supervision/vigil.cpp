@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "core/counted.h"
@@ -43,7 +44,19 @@ std::optional<Cause> Vigil::find_silent(Clock::time_point now) const {
                     .rank = static_cast<int>(rank)};
   }
   if (others > 0) found->what += fmt::format("; nor does {}", core::counted(others, "other rank"));
+  if (found) found->lost = find_lost(now);
   return found;
+}
+
+/// A file system that stands still silences all hosts, but not in the same instant: half of the time is enough here.
+std::vector<std::string> Vigil::find_lost(Clock::time_point now) const {
+  std::set<std::string> quiet, lively;
+  for (const Seen& seen : ranks_)
+    (now - seen.since > limits_.silent_after / 2 ? quiet : lively).insert(seen.beat ? seen.beat->host : "");
+  if (quiet.size() != 1 || quiet.contains("")) return {};
+  lively.erase("");
+  lively.erase(*quiet.begin());
+  return lively.empty() ? std::vector<std::string>{} : std::vector<std::string>{*quiet.begin()};
 }
 
 /// One that computes, or stands in no exchange, is whom the others wait for.

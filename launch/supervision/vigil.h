@@ -8,6 +8,7 @@
 #include <chrono>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "launch/run/clock.h"
@@ -39,6 +40,8 @@ class Vigil {
     Clock::time_point since;  // of the beat, or the beginning
   };
   std::optional<Cause> find_silent(Clock::time_point now) const;
+  /// The one host that all ranks without a sign are on, where others have ranks that give some.
+  std::vector<std::string> find_lost(Clock::time_point now) const;
   std::optional<Cause> find_hung(Clock::time_point now) const;
 
   std::filesystem::path folder_;

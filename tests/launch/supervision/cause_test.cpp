@@ -5,6 +5,8 @@
 namespace limbeck::launch {
 namespace {
 
+using ::testing::ElementsAre;
+
 Cause heard(const std::vector<const char*>& lines, int code = 1) {
   Witness witness;
   for (const char* line : lines) witness.hear(line);
@@ -56,10 +58,35 @@ TEST(Cause, HostsAndSlotsThatAreLacking) {
                             "  HNP daemon   : [[2047,0],0] on node n1", "  Remote daemon: [[2047,0],1] on node n2"});
   EXPECT_EQ(lost.kind, CauseKind::Unavailable);
   EXPECT_EQ(lost.host, "n2");
+  EXPECT_THAT(lost.lost, ElementsAre("n2"));
+  EXPECT_FALSE(lost.is_unreached);
+  for (const char* line : {"Your job has requested more processes than the ppr for",
+                           "There are not enough nodes in your allocation to satisfy your request to launch",
+                           "A request was made to bind to that would result in binding more"})
+    EXPECT_EQ(heard({line}).kind, CauseKind::Unavailable) << line;
   const Cause unknown = heard({"something else"}, 7);
   EXPECT_EQ(unknown.kind, CauseKind::Unknown);
   EXPECT_EQ(unknown.what, "mpirun ended with 7");
   EXPECT_FALSE(unknown.rank.has_value());
+}
+
+TEST(Cause, AllHostsThatSshDoesNotReachAreLost) {
+  const Cause cause =
+      heard({"ssh: connect to host n3 port 22: No route to host",
+             "ssh: Could not resolve hostname n4.cluster: Name or service not known",
+             "ssh: connect to host n3.cluster port 22: No route to host",
+             "ORTE was unable to reliably start one or more daemons.", "  Remote daemon: [[2047,0],1] on node n5"});
+  EXPECT_TRUE(cause.is_unreached);
+  EXPECT_EQ(cause.host, "n3");
+  EXPECT_THAT(cause.lost, ElementsAre("n3", "n4.cluster"));
+}
+
+TEST(Cause, ANameThatIsNotResolvedForTheMomentIsNoLostHost) {
+  const Cause cause = heard({"ssh: Could not resolve hostname n4: Temporary failure in name resolution",
+                             "ORTE was unable to reliably start one or more daemons."});
+  EXPECT_EQ(cause.kind, CauseKind::Unknown);
+  EXPECT_THAT(cause.what, ::testing::HasSubstr("Temporary failure"));
+  EXPECT_TRUE(cause.lost.empty());
 }
 
 TEST(Cause, WhatWasHeardSoFar) {

@@ -64,6 +64,34 @@ TEST_F(HostLists, RoomIsKnownWhereEachHostSaysIts) {
   EXPECT_EQ(HostList({"--hostfile", (folder_ / "hosts").string(), "--host", "b:3"}).slots(), 3);
 }
 
+TEST_F(HostLists, SeveralOptionsAreOneList) {
+  HostList hosts({"--host", "n1:4", "--bind-to", "none", "--host=n2:4,n3:2"});
+  EXPECT_EQ(hosts.slots(), 10);
+  EXPECT_EQ(hosts.size(), 3);
+  EXPECT_TRUE(hosts.leave_out("n1"));
+  EXPECT_THAT(hosts.options(folder_.path()), ElementsAre("--bind-to", "none", "--host=n2:4,n3:2"));
+  EXPECT_TRUE(hosts.leave_out("n3"));
+  EXPECT_THAT(hosts.options(folder_.path()), ElementsAre("--bind-to", "none", "--host=n2:4"));
+  EXPECT_FALSE(hosts.leave_out("n2"));
+  HostList other({"--host=n1", "-H", "n2"});
+  EXPECT_TRUE(other.leave_out("n1"));
+  EXPECT_THAT(other.options(folder_.path()), ElementsAre("-H", "n2"));
+  list("n1 slots=4\nn2 slots=4\n");
+  HostList file({"--hostfile=" + (folder_ / "hosts").string()});
+  EXPECT_TRUE(file.leave_out("n1"));
+  EXPECT_THAT(file.options(folder_.path()), ElementsAre("--hostfile=" + (folder_ / "hosts_0").string()));
+  EXPECT_EQ(limbeck::testing::read_file(folder_ / "hosts_0"), "n2 slots=4\n");
+}
+
+TEST_F(HostLists, OfARankfileNobodyIsLeftOut) {
+  for (const Words& words : {Words{"--rankfile", "r"}, Words{"-rf", "r"}, Words{"--map-by", "rankfile:file=r"},
+                             Words{"--map-by=rankfile:file=r"}}) {
+    Words options = {"--host", "n1,n2"};
+    options.insert(options.end(), words.begin(), words.end());
+    EXPECT_FALSE(HostList(options).leave_out("n1")) << words[0];
+  }
+}
+
 TEST_F(HostLists, WhatCannotBeReadNamesNobody) {
   HostList hosts({"--hostfile", (folder_ / "none").string()});
   EXPECT_FALSE(hosts.leave_out("a"));
@@ -73,6 +101,8 @@ TEST_F(HostLists, WhatCannotBeReadNamesNobody) {
 
 TEST(Hosts, AreTheSameByNameAndNotByPartsOfAddresses) {
   EXPECT_TRUE(is_same_host("n1", "n1.cluster"));
+  EXPECT_TRUE(is_same_host("n1.cluster", "n1"));
+  EXPECT_FALSE(is_same_host("gpu1.lab-a.org", "gpu1.lab-b.org"));
   EXPECT_TRUE(is_same_host("10.0.0.1", "10.0.0.1"));
   EXPECT_FALSE(is_same_host("10.0.0.1", "10.0.0.2"));
   EXPECT_FALSE(is_same_host("n1", "n10"));

@@ -51,27 +51,32 @@ TEST(Job, IsAskedToStopByUsr1) {
   EXPECT_EQ(code_of(job), 3);
 }
 
-TEST(Job, KnowsHowLongItIsStopped) {
-  Job job({"sh", "-c", "echo $$ >&2; kill -STOP $$; kill -STOP $$; exit 4"});
+TEST(Job, OneThatIsStoppedGoesOnToStop) {
+  Job job({"sh", "-c", "trap 'exit 3' USR1; echo ready >&2; kill -STOP $$; while :; do sleep 0.05; done"});
+  ASSERT_EQ(lines_of(job, 1).size(), 1U);
+  for (int i = 0; i < 1000 && !job.has_ended() && !job.is_stopped(); ++i) job.read(10ms);
+  EXPECT_TRUE(job.is_stopped());
+  job.ask_to_stop();
+  EXPECT_EQ(code_of(job), 3);
+}
+
+TEST(Job, KnowsWhetherItIsStopped) {
+  Job job({"sh", "-c", "echo $$ >&2; kill -STOP $$; while :; do sleep 0.05; done"});
   const pid_t process = std::stoi(lines_of(job, 1).at(0));
   const auto wait_until = [&](bool is_stopped) {
-    for (int i = 0; i < 1000 && !job.has_ended() && (job.stopped_for() > 0s) != is_stopped; ++i) job.read(10ms);
+    for (int i = 0; i < 1000 && !job.has_ended() && job.is_stopped() != is_stopped; ++i) job.read(10ms);
+    EXPECT_EQ(job.is_stopped(), is_stopped);
   };
-  const auto go_on = [&] { ::kill(process, SIGCONT); };
   wait_until(true);
-  const auto before = job.stopped_for();
-  EXPECT_GT(before, 0s);
-  job.read(50ms);
+  ::kill(process, SIGCONT);
+  wait_until(false);
+  ::kill(process, SIGSTOP);
+  wait_until(true);
   EXPECT_FALSE(job.has_ended());
-  EXPECT_GE(job.stopped_for(), before + 50ms);
-  go_on();
-  job.read(20ms);
-  wait_until(true);
-  EXPECT_GT(job.stopped_for(), 0s);
-  EXPECT_LT(job.stopped_for(), before + 50ms);  // the second time
-  go_on();
-  EXPECT_EQ(code_of(job), 4);
-  EXPECT_EQ(job.stopped_for(), 0s);
+  ::kill(process, SIGCONT);
+  ::kill(process, SIGTERM);
+  EXPECT_EQ(code_of(job), 143);
+  EXPECT_FALSE(job.is_stopped());
 }
 
 /// A child in a group of its own, as mpirun's ranks are, that is stopped and whose parent is killed.

@@ -119,6 +119,8 @@ TEST(Launches, ALineAndATable) {
             R"({"attempt":2,"time":5.0,"ranks":4,"from":6,"to":7,"seconds":7.5,"ended":"failed","code":137,)"
             R"("cause":"ended by signal 9","rank":1,"host":"n1","at_step":8,"operation":"barrier in group world",)"
             R"("steps_lost":3,"seconds_lost":70.0})");
+  const Attempt without{.without = {"n2"}};
+  EXPECT_EQ(to_json(without)["without"], std::vector<std::string>{"n2"});
   const std::string text = to_text(std::vector<Attempt>{{.number = 1, .ranks = 4}, attempt});
   EXPECT_THAT(text, HasSubstr("Launched 2 times; lost: 3 steps, 70 s"));
   EXPECT_THAT(text, HasSubstr("rank 1 on n1, at step 8, last operation barrier in group world: ended by signal 9"));

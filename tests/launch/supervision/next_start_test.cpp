@@ -31,14 +31,28 @@ NextStart after(std::vector<Attempt> attempts, const RestartLimits& limits = {},
 }
 
 /// Of two hosts, of which "b" can be left out.
-NextStart without_b(std::vector<Attempt> attempts, int room, const RestartLimits& limits = {}) {
-  return next_start(attempts, limits, {}, {.count = 2, .room_without = [=](const std::string& host) {
-                                             return host == "b" ? std::optional(room) : std::nullopt;
-                                           }});
+NextStart without_b(std::vector<Attempt> attempts, int room, const RestartLimits& limits = {}, int listed = 2) {
+  const auto room_without = [=](const std::string& host) {
+    return host.starts_with("b") ? std::optional(room) : std::nullopt;
+  };
+  return next_start(attempts, limits, {}, {.count = 2, .listed = listed, .room_without = room_without});
 }
 
+/// Of another kind, by which its host may be lost.
 Attempt ended(Attempt attempt, CauseKind kind) {
   attempt.cause->kind = kind;
+  if (kind == CauseKind::Unavailable || kind == CauseKind::Silent) attempt.cause->lost = {attempt.cause->host};
+  return attempt;
+}
+
+/// ssh does not reach these.
+Attempt unreached(const std::vector<std::string>& hosts) {
+  Attempt attempt = failed(4, 0, 0, 0, "ssh: connect to host b port 22: No route to host", hosts[0]);
+  attempt.from = attempt.to = std::nullopt;
+  attempt.cause->kind = CauseKind::Unavailable;
+  attempt.cause->rank = std::nullopt;
+  attempt.cause->lost = hosts;
+  attempt.cause->is_unreached = true;
   return attempt;
 }
 
@@ -83,6 +97,20 @@ TEST(NextStart, TwoThatEndBeforeAStepAreTheEnd) {
   EXPECT_EQ(after({failed(4, 0, 9, 1, "z"), never}).ranks, 4);
 }
 
+TEST(NextStart, AttemptsOverOtherHostsAreNotCompared) {
+  Attempt never = failed(4, 0, 0, 1, "x");
+  never.from = never.to = std::nullopt;
+  Attempt without = never;
+  without.without = {"b"};
+  EXPECT_FALSE(after({never, never}).ranks);
+  EXPECT_EQ(after({never, without}).ranks, 4);
+  EXPECT_FALSE(after({never, without, without}).ranks);
+  Attempt later = failed(4, 8, 12, 1, "x");
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), later}, {.min_ranks = 2}).ranks, 3);
+  later.without = {"b"};
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), later}, {.min_ranks = 2}).ranks, 4);
+}
+
 TEST(NextStart, WrongUseIsNotTriedAgain) {
   Attempt wrong = failed(4, 0, 0, 0, "x");
   wrong.code = 2;
@@ -113,6 +141,9 @@ TEST(NextStart, TheSameHostTwiceOfSeveral) {
   const std::vector<Attempt> twice = {failed(4, 0, 9, 1, "x", "b"), failed(4, 8, 12, 0, "x", "b")};
   EXPECT_EQ(after(twice, {.min_ranks = 1}, {}, 2).ranks, 3);
   EXPECT_EQ(after(twice, {.min_ranks = 1}, {}, 1).ranks, 4);
+  std::vector<Attempt> by_two_names = twice;
+  by_two_names[1].cause->host = "b.cluster";
+  EXPECT_EQ(after(by_two_names, {.min_ranks = 1}, {}, 2).ranks, 3);
 }
 
 TEST(NextStart, HostsThatAreLackingMakeFewerAtOnce) {
@@ -123,9 +154,7 @@ TEST(NextStart, HostsThatAreLackingMakeFewerAtOnce) {
 }
 
 TEST(NextStart, AHostThatIsNotReachedIsLeftOut) {
-  Attempt lacking =
-      ended(failed(4, 0, 0, 0, "ssh: connect to host b port 22: No route to host", "b"), CauseKind::Unavailable);
-  lacking.from = lacking.to = std::nullopt;
+  const Attempt lacking = unreached({"b"});
   const NextStart spare = without_b({lacking}, 4);
   EXPECT_EQ(spare.ranks, 4);
   EXPECT_EQ(spare.without, "b");
@@ -133,13 +162,26 @@ TEST(NextStart, AHostThatIsNotReachedIsLeftOut) {
   const NextStart elastic = without_b({lacking}, 2, {.min_ranks = 1});
   EXPECT_EQ(elastic.ranks, 2);
   EXPECT_EQ(elastic.without, "b");
-  EXPECT_FALSE(without_b({lacking}, 2, {.min_ranks = 3}).ranks);
+  EXPECT_EQ(without_b({lacking}, 2, {.min_ranks = 3}).ranks, 4);
   // Where there is no room, perhaps it comes back; and one that cannot be left out is none that is.
   EXPECT_EQ(without_b({lacking}, 2).ranks, 4);
   EXPECT_FALSE(without_b({lacking}, 2).without);
-  lacking.cause->host = "c";
-  EXPECT_FALSE(without_b({lacking}, 4).without);
-  EXPECT_EQ(without_b({lacking}, 4, {.min_ranks = 1}).ranks, 3);
+  EXPECT_FALSE(without_b({unreached({"c"})}, 4).without);
+  EXPECT_EQ(without_b({unreached({"c"})}, 4, {.min_ranks = 1}).ranks, 4);  // of no use: mpirun asks for c also then
+}
+
+TEST(NextStart, WhereNoHostIsReachedItIsTheNetwork) {
+  EXPECT_EQ(without_b({unreached({"b", "c"})}, 4, {}, 4).without, "b");
+  const Attempt all = unreached({"b", "c"});
+  EXPECT_FALSE(without_b({all}, 4, {}, 3).without);
+  EXPECT_FALSE(without_b({all}, 4, {}, 2).without);
+  EXPECT_EQ(without_b({all}, 4, {.min_ranks = 1}, 3).ranks, 4);
+  EXPECT_FALSE(without_b({all, all}, 4, {}, 3).ranks);
+  // Nor one whose daemon is lost while texts are read, once.
+  Attempt reading = ended(failed(4, 0, 0, 0, "lost communication", "b"), CauseKind::Unavailable);
+  reading.from = reading.to = std::nullopt;
+  EXPECT_FALSE(without_b({reading}, 4, {}, 3).without);
+  EXPECT_EQ(without_b({reading}, 4, {.min_ranks = 1}, 3).ranks, 4);
 }
 
 TEST(NextStart, AHostThatIsLostInTrainingTwiceIsLeftOut) {
@@ -147,9 +189,16 @@ TEST(NextStart, AHostThatIsLostInTrainingTwiceIsLeftOut) {
   EXPECT_FALSE(without_b({first}, 4).without);
   Attempt second = ended(failed(4, 8, 12, 2, "lost communication", "b"), CauseKind::Unavailable);
   EXPECT_EQ(without_b({first, second}, 4).without, "b");
-  EXPECT_FALSE(without_b({ended(first, CauseKind::Error), second}, 4).without);
-  EXPECT_FALSE(without_b({first, ended(second, CauseKind::Signal)}, 4).without);
-  second.cause->host = "a";
+  EXPECT_EQ(without_b({second}, 4, {.min_ranks = 1}).ranks, 4);  // not fewer at once
+  Attempt by_another_name = second;
+  by_another_name.cause->lost = {"b.cluster"};
+  EXPECT_EQ(without_b({first, by_another_name}, 4).without, "b.cluster");
+  Attempt silent = first;  // on several hosts
+  silent.cause->lost.clear();
+  EXPECT_FALSE(without_b({silent, second}, 4).without);
+  EXPECT_FALSE(without_b({failed(4, 0, 9, 3, "x", "b"), second}, 4).without);
+  EXPECT_FALSE(without_b({first, failed(4, 8, 12, 2, "x", "b")}, 4).without);
+  second.cause->lost = {"a"};
   EXPECT_FALSE(without_b({first, second}, 4).without);
 }
 

@@ -14,9 +14,10 @@ using ::testing::HasSubstr;
 
 class VigilTest : public ::testing::Test {
  protected:
-  void beat(int rank, double time, std::int64_t step, std::int64_t operations, bool is_waiting = true) {
+  void beat(int rank, double time, std::int64_t step, std::int64_t operations, bool is_waiting = true,
+            const std::string& host = "n") {
     std::string text = to_json(Beat{.rank = rank,
-                                    .host = "n",
+                                    .host = host,
                                     .pid = 1,
                                     .step = step,
                                     .operations = operations,
@@ -51,6 +52,27 @@ TEST_F(VigilTest, ARankWithoutASignIsSilentAfterItsTime) {
     EXPECT_EQ(cause->rank, 1);
     EXPECT_EQ(cause->what, "gives no sign of life for 10 s (--silent-after)");
   }
+}
+
+TEST_F(VigilTest, AHostIsLostWhereItsRanksAloneAreSilent) {
+  /// What is lost when ranks 0, 1 and 2 are silent since those seconds; 1 and 2 are on the host b.
+  const auto lost = [&](std::vector<int> since) {
+    Vigil vigil(folder_.path(), 3, {.silent_after = 10s, .step_deadline = 0s}, begin_);
+    for (int s = 1; s <= 60; ++s) {
+      for (std::size_t rank = 0; rank < 3; ++rank)
+        if (s <= since[rank]) beat(static_cast<int>(rank), s, s, s, true, rank == 0 ? "a" : "b");
+      if (const auto cause = vigil.look(begin_ + std::chrono::seconds(s))) return cause->lost;
+    }
+    ADD_FAILURE() << "nobody is silent";
+    return std::vector<std::string>{};
+  };
+  using ::testing::ElementsAre;
+  EXPECT_THAT(lost({60, 20, 21}), ElementsAre("b"));
+  EXPECT_THAT(lost({60, 60, 20}), ElementsAre("b"));
+  EXPECT_THAT(lost({20, 60, 60}), ElementsAre("a"));
+  // A file system that stands still, which not all notice in the same second.
+  EXPECT_THAT(lost({20, 20, 20}), ElementsAre());
+  EXPECT_THAT(lost({20, 22, 22}), ElementsAre());
 }
 
 TEST_F(VigilTest, AClockThatIsWrongIsNotAsked) {

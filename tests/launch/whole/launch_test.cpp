@@ -216,6 +216,17 @@ TEST(Launch, MpirunThatIsStoppedBeforeItsRanksJoinIsSeen) {
       << outcome.output;
 }
 
+TEST(Launch, TimeInWhichItIsStoppedItselfIsNotMpiruns) {
+  const RunFolder folder("launch_both_stopped");
+  const Outcome outcome =
+      launch_script(folder, "echo $$ > process; touch ready; for i in $(seq 20); do sleep 0.05; done\n",
+                    "-n 2 --silent-after 1 --max-restarts 0", "train tiny.textproto --out run",
+                    "m=$(cat process); kill -STOP $m; sleep 0.2; kill -STOP $p; sleep 1.3; kill -CONT $m; "
+                    "kill -CONT $p; sleep 0.1");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(attempts(folder).size(), 1U) << outcome.output;
+}
+
 // A control group is too small for a rank, and the system kills it.
 TEST(Launch, ThatMemoryRanOutIsSaid) {
   const RunFolder folder("launch_memory");
@@ -296,6 +307,39 @@ case "$*" in *b:2*) echo "ssh: connect to host b port 22: No route to host" >&2;
   EXPECT_THAT(asked.substr(0, asked.find('\n')), AllOf(HasSubstr("-n 4 "), HasSubstr(" --host a:2,b:2 ")));
   EXPECT_THAT(asked.substr(asked.find('\n')), AllOf(HasSubstr("-n 2 "), HasSubstr(" --host a:2 ")));
   EXPECT_EQ(attempts(folder).at(0)["host"], "b");
+}
+
+TEST(Launch, WithoutAHostThereIsRoomForTheRanksOfTheOthers) {
+  // Four ranks on each of two hosts, of which no slots are said: one is lost in training, and is not reached then.
+  const RunFolder folder("launch_room");
+  folder.write("hosts", "n1\nn2\n");
+  const Outcome outcome = launch_script(folder, R"(echo "$*" >> asked
+n=$(wc -l < asked)
+if [ $n -eq 1 ]; then
+  for r in 0 1 2 3 4 5 6 7; do
+    printf '%-1023s\n' '{"rank": '$r', "host": "n'$((r / 4 + 1))'.cluster", "pid": 1, "step": 9, "operation": "", "operations": 1, "waiting": false, "time": 1}' > run/ranks/$r.json
+  done
+  echo '{"starts": [{"step": 0, "time": 1, "ranks": 8, "threads_per_rank": 1}]}' > run/start.json
+  echo '{"step": 9, "time": 2}' > run/metrics.jsonl
+  echo "ORTE has lost communication with a remote daemon." >&2
+  echo "  Remote daemon: [[2047,0],1] on node n2" >&2
+  exit 1
+fi
+for word in "$@"; do case $word in */hosts_0) cp $word last;; esac; done
+[ $n -eq 2 ] || exit 0
+echo "ssh: connect to host n2 port 22: No route to host" >&2
+exit 1
+)",
+                                        "-n 8 --min-ranks 4 --hostfile hosts", "train tiny.textproto --out run");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(outcome.lines_with("going on with 4 ranks without n2, for n2 was lost").size(), 1U) << outcome.output;
+  const auto lines = attempts(folder);
+  ASSERT_EQ(lines.size(), 3U) << outcome.output;
+  EXPECT_EQ(lines[1]["ranks"], 8);
+  EXPECT_EQ(lines[2]["ranks"], 4);
+  EXPECT_EQ(lines[2]["without"], std::vector<std::string>{"n2"});
+  EXPECT_EQ(folder.read("last"), "n1\n");
+  EXPECT_FALSE(fs::exists(folder.path() / "run/ranks/hosts_0"));
 }
 
 TEST(Launch, SlotsThatAreLackingMakeFewerRanks) {
