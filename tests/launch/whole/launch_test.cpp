@@ -220,8 +220,8 @@ TEST(Launch, TimeInWhichItIsStoppedItselfIsNotMpiruns) {
   const RunFolder folder("launch_both_stopped");
   const Outcome outcome =
       launch_script(folder, "echo $$ > process; touch ready; for i in $(seq 20); do sleep 0.05; done\n",
-                    "-n 2 --silent-after 1 --max-restarts 0", "train tiny.textproto --out run",
-                    "m=$(cat process); kill -STOP $m; sleep 0.2; kill -STOP $p; sleep 1.3; kill -CONT $m; "
+                    "-n 2 --silent-after 2 --max-restarts 0", "train tiny.textproto --out run",
+                    "m=$(cat process); kill -STOP $m; sleep 0.2; kill -STOP $p; sleep 2.5; kill -CONT $m; "
                     "kill -CONT $p; sleep 0.1");
   EXPECT_EQ(outcome.code, 0) << outcome.output;
   EXPECT_EQ(attempts(folder).size(), 1U) << outcome.output;
