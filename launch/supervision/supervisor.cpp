@@ -172,8 +172,11 @@ std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
       job.ask_to_stop();
       asked = Clock::now();
     }
-    if (Clock::now() - looked < look_every) continue;
-    looked = Clock::now();
+    const auto now = Clock::now();
+    if (now - looked < look_every) continue;
+    // This process was stopped, or stood still: so may all have been (`scontrol suspend`).
+    if (now - looked > 2 * look_every + 1s) vigil.skip(now - looked - look_every);
+    looked = now;
     if (job.has_ended()) break;  // and whether it is stopped: much time may have gone by above
     looks_stopped = job.is_stopped() ? looks_stopped + 1 : 0;
     // A rank that fails gives no more signs while it waits for another to say why.
