@@ -8,7 +8,6 @@
 
 #include "core/counted.h"
 #include "core/error.h"
-#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 #include "launch/console/streams.h"
 #include "launch/report/event_file.h"
@@ -34,11 +33,11 @@ std::optional<Cause> find_stopped(int looks, const Vigil::Limits& limits) {
                .what = fmt::format("mpirun has been stopped for {} s (--silent-after)", limits.silent_after.count())};
 }
 
+/// "" where none can be made.
 std::filesystem::path make_temporary_folder() {
-  std::string name = (std::filesystem::temp_directory_path() / "limbeck_launch_XXXXXX").string();
-  core::check_system(::mkdtemp(name.data()) != nullptr, "launch: a folder for lists of hosts, {}, cannot be made",
-                     name);
-  return name;
+  std::error_code error;
+  std::string name = (std::filesystem::temp_directory_path(error) / "limbeck_launch_XXXXXX").string();
+  return error || ::mkdtemp(name.data()) == nullptr ? "" : name;
 }
 
 }  // namespace
@@ -73,7 +72,7 @@ int Supervisor::run() {
     const NextStart next =
         next_start(attempts_, what_.restarts, what_.config.parallel,
                    {.count = num_hosts_, .listed = hosts_.size(), .room_without = [this](const std::string& host) {
-                      return room_without(host);
+                      return hosts_.room_without(host, ranks_on_, ranks_);
                     }});
     if (!next.ranks || stop_requested()) {
       tell_all();
@@ -87,28 +86,18 @@ int Supervisor::run() {
   }
 }
 
-std::optional<int> Supervisor::room_without(const std::string& host) const {
-  HostList rest = hosts_;
-  if (!rest.leave_out(host)) return std::nullopt;
-  const std::optional<int> slots = rest.slots();
-  if (ranks_on_.empty()) return slots.value_or(ranks_ - 1);
-  int others = 0;
-  for (const auto& [name, ranks] : ranks_on_)
-    if (!is_same_host(name, host)) others += ranks;
-  return std::max(slots.value_or(0), others);  // ranks may be more than slots (--oversubscribe)
-}
-
 void Supervisor::leave_out(const std::string& host) {
   hosts_.leave_out(host);
   without_.push_back(host);
   std::erase_if(ranks_on_, [&](const auto& of) { return is_same_host(of.first, host); });
-  if (lists_.empty()) lists_ = make_temporary_folder();  // of the run's disk there may be nothing left
+  // Of the run's disk there may be nothing left.
+  if (lists_.empty() && hosts_.writes_file()) lists_ = make_temporary_folder();
 }
 
 std::vector<std::string> Supervisor::command() const {
   std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks_)};
   words.insert(words.end(), {"-x", std::string(supervised_variable) + "=1"});
-  const std::vector<std::string> options = hosts_.options(lists_);
+  const std::vector<std::string> options = hosts_.options(lists_.empty() ? run_.ranks() : lists_);
   words.insert(words.end(), options.begin(), options.end());
   words.push_back(what_.program);
   words.insert(words.end(), what_.training.begin(), what_.training.end());
