@@ -123,9 +123,10 @@ std::optional<int> HostList::slots() const {
   return sum;
 }
 
-int HostList::size() const {
+int HostList::num_far(std::string_view here) const {
   std::set<std::string> names;
-  for (const Entry& entry : chosen()) names.insert(entry.name);
+  for (const Entry& entry : chosen())
+    if (entry.name != "localhost" && !is_same_host(entry.name, here)) names.insert(entry.name);
   return static_cast<int>(names.size());
 }
 

@@ -26,8 +26,9 @@ class HostList {
 
   /// Ranks that there is room for, where it is said of each host; nothing where it is not, or no host is named.
   std::optional<int> slots() const;
-  /// Hosts that are named; of --host, where it is there, which takes some of a hostfile.
-  int size() const;
+  /// Hosts that ssh is needed for: those that are named (of --host, where it is there, which takes some of a hostfile)
+  /// but this machine, by its name `here` or as localhost.
+  int num_far(std::string_view here) const;
   /// Ranks that there is room for without a host; nothing where it cannot be left out. `ranks_on` has the ranks of each
   /// host by the name that it gives itself: as many as the others had, or the slots that are said of them where that is
   /// more. Where such a name is none of the list's (which has addresses), or these are not all `ranks` that there

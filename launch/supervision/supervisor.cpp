@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <thread>
 #include <utility>
 
 #include "core/counted.h"
@@ -40,6 +41,13 @@ std::filesystem::path make_temporary_folder() {
   return error || ::mkdtemp(name.data()) == nullptr ? "" : name;
 }
 
+/// False where it is asked to stop meanwhile.
+bool wait(std::chrono::seconds time) {
+  const auto end = Clock::now() + time;
+  while (!stop_requested() && Clock::now() < end) std::this_thread::sleep_for(100ms);
+  return !stop_requested();
+}
+
 }  // namespace
 
 Supervisor::Supervisor(Supervised what, Log log)
@@ -69,17 +77,22 @@ int Supervisor::run() {
       tell_all();
       return last.ended == Ended::Done ? 0 : exit_stopped;
     }
-    const NextStart next =
-        next_start(attempts_, what_.restarts, what_.config.parallel,
-                   {.count = num_hosts_, .listed = hosts_.size(), .room_without = [this](const std::string& host) {
-                      return hosts_.room_without(host, ranks_on_, ranks_);
-                    }});
+    const NextStart next = next_start(
+        attempts_, what_.restarts, what_.config.parallel,
+        {.count = num_hosts_, .num_far = hosts_.num_far(host_name()), .room_without = [this](const std::string& host) {
+           return hosts_.room_without(host, ranks_on_, ranks_);
+         }});
     if (!next.ranks || stop_requested()) {
       tell_all();
       if (last.code == 2) return 2;  // the ranks have said why
       core::fail("launch: no more attempts: {}", next.ranks ? "asked to stop, but " + next.why : next.why);
     }
     say_failed(last, next);
+    if (!wait(next.wait)) {
+      log_->info("launch: asked to stop");
+      tell_all();
+      return exit_stopped;
+    }
     ranks_ = *next.ranks;
     if (next.layout) layout_ = next.layout;
     if (next.without) leave_out(*next.without);
@@ -200,8 +213,9 @@ void Supervisor::keep(Attempt attempt, const std::vector<RunProgress>& before) {
 void Supervisor::say_failed(const Attempt& attempt, const NextStart& next) {
   log_->warn("launch: attempt {} failed: {}", attempt.number, to_text(*attempt.cause));
   const bool is_other = next.without || *next.ranks != attempt.ranks;
-  log_->warn("launch: going on with {}{}{} from the newest good checkpoint", core::counted(*next.ranks, "rank"),
-             next.without ? " without " + *next.without : "", is_other ? fmt::format(", for {}", next.why) : "");
+  log_->warn("launch: going on with {}{}{} from the newest good checkpoint{}", core::counted(*next.ranks, "rank"),
+             next.without ? " without " + *next.without : "", is_other ? fmt::format(", for {}", next.why) : "",
+             next.wait.count() > 0 ? fmt::format(", in {} s", next.wait.count()) : "");
 }
 
 }  // namespace limbeck::launch

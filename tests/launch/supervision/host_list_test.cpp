@@ -67,7 +67,7 @@ TEST_F(HostLists, RoomIsKnownWhereEachHostSaysIts) {
 TEST_F(HostLists, SeveralOptionsAreOneList) {
   HostList hosts({"--host", "n1:4", "--bind-to", "none", "--host=n2:4,n3:2"});
   EXPECT_EQ(hosts.slots(), 10);
-  EXPECT_EQ(hosts.size(), 3);
+  EXPECT_EQ(hosts.num_far("head"), 3);
   EXPECT_TRUE(hosts.leave_out("n1"));
   EXPECT_THAT(hosts.options(folder_.path()), ElementsAre("--bind-to", "none", "--host=n2:4,n3:2"));
   EXPECT_TRUE(hosts.leave_out("n3"));
@@ -81,6 +81,15 @@ TEST_F(HostLists, SeveralOptionsAreOneList) {
   EXPECT_TRUE(file.leave_out("n1"));
   EXPECT_THAT(file.options(folder_.path()), ElementsAre("--hostfile=" + (folder_ / "hosts_0").string()));
   EXPECT_EQ(limbeck::testing::read_file(folder_ / "hosts_0"), "n2 slots=4\n");
+}
+
+TEST_F(HostLists, SshIsNeededForAllButThisMachine) {
+  const HostList hosts({"--host", "n1:4,user@n2:4,n3,n3,localhost"});
+  EXPECT_EQ(hosts.num_far("head"), 3);
+  EXPECT_EQ(hosts.num_far("n1.cluster"), 2);
+  EXPECT_EQ(hosts.num_far(""), 3);
+  EXPECT_EQ(HostList({"--bind-to", "none"}).num_far("n1"), 0);
+  EXPECT_EQ(list("# none\nn1 slots=4\nn2 slots=4\n").num_far("n1"), 1);
 }
 
 TEST_F(HostLists, RoomIsThatOfRanksOnTheHostsThatStay) {

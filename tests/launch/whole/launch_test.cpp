@@ -355,6 +355,20 @@ exit 1
   EXPECT_EQ(folder.read("last"), "a slots=2\n");
 }
 
+TEST(Launch, ASignalEndsTheWaitForTheNetwork) {
+  const RunFolder folder("launch_network");
+  const Outcome outcome = launch_script(
+      folder, R"(echo "ssh: Could not resolve hostname b: Temporary failure in name resolution" >&2
+touch ready
+exit 1
+)",
+      "-n 2 --host a,b", "train tiny.textproto --out run",
+      "for i in $(seq 500); do [ -s run/launches.jsonl ] && break; sleep 0.02; done; sleep 0.3; kill -TERM $p");
+  EXPECT_EQ(outcome.code, 3) << outcome.output;
+  EXPECT_EQ(outcome.lines_with("from the newest good checkpoint, in 5 s").size(), 1U) << outcome.output;
+  EXPECT_EQ(attempts(folder).size(), 1U) << outcome.output;
+}
+
 TEST(Launch, SlotsThatAreLackingMakeFewerRanks) {
   const RunFolder folder("launch_slots");
   std::string start = folder.command("launch -n 3 --min-ranks 2 --host localhost:2 --bind-to none -- " + training +
