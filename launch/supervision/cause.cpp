@@ -139,7 +139,11 @@ std::string to_text(const Cause& cause) {
 void Witness::hear(std::string_view line) {
   if (!signal_) signal_ = signal_in(line);
   if (!error_) error_ = error_in(line);
-  if (is_passing(line)) unavailable_ = Cause{.kind = CauseKind::Unknown, .what = std::string(line)};
+  if (is_passing(line)) {
+    const bool is_host_lost = unavailable_ && !unavailable_->lost.empty();
+    if (!is_host_lost) unavailable_ = Cause{.kind = CauseKind::Passing, .what = std::string(line)};
+    return;
+  }
   if (!unavailable_) unavailable_ = unavailable_in(line);
   if (unavailable_ && unavailable_->kind == CauseKind::Unavailable) note_lost(*unavailable_, line);
 }

@@ -23,7 +23,8 @@ enum class CauseKind : std::uint8_t {
   Silent,       // a rank gives no sign of life
   Hung,         // all live, and none has come further
   Unavailable,  // mpirun has not got the hosts or slots that it was asked for
-  Unknown,      // an exit code is all there is, or trouble that passes
+  Passing,      // the name of a host cannot be resolved for the moment
+  Unknown,      // an exit code is all there is
 };
 
 struct Cause {

@@ -30,10 +30,21 @@ std::optional<int> number(std::string_view text) {
   return value;
 }
 
-/// "--rankfile", "-rf", "--map-by rankfile:file=f".
-bool names_rankfile(std::string_view word) {
-  word.remove_prefix(std::min(word.find_first_not_of('-'), word.size()));
-  return word == "rf" || word.starts_with("rankfile") || word.find("=rankfile") != std::string_view::npos;
+/// "--rankfile f", "-rf f", "--map-by rankfile:file=f", "--mca rmaps_rank_file_path f"; not a value that is called so.
+bool have_rankfile(const std::vector<std::string>& options) {
+  for (std::size_t word = 0; word < options.size(); ++word) {
+    std::string_view name = options[word];
+    if (name == "orte_rankfile" || name == "rmaps_rank_file_path") return true;
+    if (!name.starts_with('-')) continue;
+    name.remove_prefix(std::min(name.find_first_not_of('-'), name.size()));
+    std::string_view value = word + 1 < options.size() ? options[word + 1] : std::string_view();
+    if (const std::size_t equals = name.find('='); equals != std::string_view::npos) {
+      value = name.substr(equals + 1);
+      name = name.substr(0, equals);
+    }
+    if (name == "rankfile" || name == "rf" || (name == "map-by" && value.starts_with("rankfile"))) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -66,7 +77,7 @@ HostList::Entry HostList::entry_of(std::string text, bool is_line) {
 }
 
 HostList::HostList(std::vector<std::string> options) : options_(std::move(options)) {
-  has_rankfile_ = std::ranges::any_of(options_, names_rankfile);
+  has_rankfile_ = have_rankfile(options_);
   for (std::size_t word = 0; word < options_.size(); ++word) {
     const std::string& option = options_[word];
     const std::size_t equals = option.find('=');
@@ -112,10 +123,31 @@ std::optional<int> HostList::slots() const {
   return sum;
 }
 
-int HostList::size() const {
+int HostList::num_far(std::string_view here) const {
   std::set<std::string> names;
-  for (const Entry& entry : chosen()) names.insert(entry.name);
+  for (const Entry& entry : chosen())
+    if (entry.name != "localhost" && !is_same_host(entry.name, here)) names.insert(entry.name);
   return static_cast<int>(names.size());
+}
+
+bool HostList::has(std::string_view host) const {
+  return std::ranges::any_of(chosen(), [&](const Entry& entry) { return is_same_host(entry.name, host); });
+}
+
+std::optional<int> HostList::room_without(std::string_view host, const std::map<std::string, int>& ranks_on,
+                                          int ranks) const {
+  HostList rest = *this;
+  if (!rest.leave_out(host)) return std::nullopt;
+  const std::optional<int> slots = rest.slots();
+  int all = 0, others = 0;
+  bool are_named = true;
+  for (const auto& [name, of] : ranks_on) {
+    all += of;
+    if (rest.has(name)) others += of;
+    are_named = are_named && has(name);
+  }
+  if (!are_named || all < ranks) return slots.value_or(ranks - 1);
+  return std::max(slots.value_or(0), others);  // ranks may be more than slots (--oversubscribe)
 }
 
 bool HostList::leave_out(std::string_view host) {
@@ -134,6 +166,11 @@ bool HostList::leave_out(std::string_view host) {
   }
   lists_ = std::move(rest);
   return true;
+}
+
+bool HostList::writes_file() const {
+  return std::ranges::any_of(lists_,
+                             [](const List& list) { return list.is_file && list.is_shorter && !list.is_empty(); });
 }
 
 std::vector<std::string> HostList::options(const std::filesystem::path& folder) const {

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,10 +26,18 @@ class HostList {
 
   /// Ranks that there is room for, where it is said of each host; nothing where it is not, or no host is named.
   std::optional<int> slots() const;
-  /// Hosts that are named; of --host, where it is there, which takes some of a hostfile.
-  int size() const;
+  /// Hosts that ssh is needed for: those that are named (of --host, where it is there, which takes some of a hostfile)
+  /// but this machine, by its name `here` or as localhost.
+  int num_far(std::string_view here) const;
+  /// Ranks that there is room for without a host; nothing where it cannot be left out. `ranks_on` has the ranks of each
+  /// host by the name that it gives itself: as many as the others had, or the slots that are said of them where that is
+  /// more. Where such a name is none of the list's (which has addresses), or these are not all `ranks` that there
+  /// were, it is the slots alone, or where they are not said one rank less.
+  std::optional<int> room_without(std::string_view host, const std::map<std::string, int>& ranks_on, int ranks) const;
   /// False, with nothing changed, where it is not named, or nobody else is, or a rankfile names it too.
   bool leave_out(std::string_view host);
+  /// Whether options() writes a file.
+  bool writes_file() const;
   /// mpirun's options without who was left out, and without those that name nobody any more: a hostfile that is shorter
   /// now is written to `folder`, which throws where it cannot be.
   std::vector<std::string> options(const std::filesystem::path& folder) const;
@@ -50,6 +59,7 @@ class HostList {
   static Entry entry_of(std::string text, bool is_line);
   /// Those that count: of --host where it is there, else of hostfiles.
   std::vector<Entry> chosen() const;
+  bool has(std::string_view host) const;
 
   std::vector<std::string> options_;
   std::vector<List> lists_;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <vector>
 
 #include "core/counted.h"
 #include "launch/supervision/host_list.h"
@@ -44,20 +46,22 @@ std::optional<std::string> fault_of_ranks(std::span<const Attempt> attempts, int
   return std::nullopt;
 }
 
+/// Whether it was trouble of the network, which passes: names are not resolved, or none of several hosts is reached.
+bool is_network(const Attempt& attempt, int num_far) {
+  if (!attempt.cause) return false;
+  const Cause& cause = *attempt.cause;
+  const auto lost = std::ssize(cause.lost);
+  return cause.kind == CauseKind::Passing || (cause.is_unreached && lost > 1 && lost >= num_far);
+}
+
 /// The host that it is of no use to ask for again, if one is.
-std::optional<std::string> lost_host(std::span<const Attempt> attempts, int listed) {
-  // Where all but the one that this process is on are not reached, it is the network.
-  const auto lost = [&](const Attempt& attempt) {
-    const std::vector<std::string> all = attempt.cause ? attempt.cause->lost : std::vector<std::string>{};
-    return std::ssize(all) > 1 && std::ssize(all) >= listed - 1 ? std::vector<std::string>{} : all;
-  };
+std::optional<std::string> lost_host(std::span<const Attempt> attempts) {
   const Attempt& last = attempts.back();
-  const std::vector<std::string> now = lost(last);
-  if (now.empty()) return std::nullopt;
-  if (last.cause->is_unreached && !last.from) return now.front();
-  if (attempts.size() < 2) return std::nullopt;
-  for (const std::string& before : lost(attempts[attempts.size() - 2]))
-    for (const std::string& host : now)
+  if (!last.cause || last.cause->lost.empty()) return std::nullopt;
+  if (last.cause->is_unreached && !last.from) return last.cause->lost.front();
+  if (attempts.size() < 2 || !attempts[attempts.size() - 2].cause) return std::nullopt;
+  for (const std::string& before : attempts[attempts.size() - 2].cause->lost)
+    for (const std::string& host : last.cause->lost)
       if (is_same_host(host, before)) return host;
   return std::nullopt;
 }
@@ -65,7 +69,7 @@ std::optional<std::string> lost_host(std::span<const Attempt> attempts, int list
 /// Without the lost one, where that is to be had.
 std::optional<NextStart> without_lost_host(std::span<const Attempt> attempts, const RestartLimits& limits,
                                            const ParallelConfig& config, const KnownHosts& hosts) {
-  const std::optional<std::string> host = lost_host(attempts, hosts.listed);
+  const std::optional<std::string> host = lost_host(attempts);
   const std::optional<int> room = host && hosts.room_without ? hosts.room_without(*host) : std::nullopt;
   if (!room) return std::nullopt;
   const int ranks = attempts.back().ranks;
@@ -116,14 +120,26 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least) {
                              config.layout.empty() ? "dp" : config.layout, ranks, least)};
 }
 
-NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& limits, const ParallelConfig& config,
+std::chrono::seconds wait_after(std::int64_t times) {
+  return std::min(std::chrono::seconds(5 << std::clamp<std::int64_t>(times - 1, 0, 4)), std::chrono::seconds(60));
+}
+
+NextStart next_start(std::span<const Attempt> all, const RestartLimits& limits, const ParallelConfig& config,
                      const KnownHosts& hosts) {
-  const Attempt& last = attempts.back();
+  const Attempt& last = all.back();
   const std::string cause = last.cause ? to_text(*last.cause) : fmt::format("exit code {}", last.code);
   if (last.code == 2) return {.why = "wrong use is not tried again"};
-  if (std::ssize(attempts) > limits.max_restarts)
+  if (std::ssize(all) > limits.max_restarts)
     return {.why = fmt::format("it was started again {} (--max-restarts), and failed: {}",
                                core::counted(limits.max_restarts, "time"), cause)};
+  std::vector<Attempt> attempts;  // that tell something of ranks and hosts
+  std::int64_t network = 0;       // the network's since
+  for (const Attempt& attempt : all) {
+    const bool is_networks = is_network(attempt, hosts.num_far);
+    network = is_networks ? network + 1 : 0;
+    if (!is_networks) attempts.push_back(attempt);
+  }
+  if (network > 0) return {.ranks = last.ranks, .why = cause, .wait = wait_after(network)};
   const std::optional<std::string> no_use = is_deterministic(attempts);
   if (no_use && last.cause->kind == CauseKind::Error) return {.why = *no_use};
   if (auto next = without_lost_host(attempts, limits, config, hosts)) return *next;

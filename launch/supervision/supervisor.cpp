@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <thread>
 #include <utility>
 
 #include "core/counted.h"
 #include "core/error.h"
-#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 #include "launch/console/streams.h"
 #include "launch/report/event_file.h"
@@ -34,11 +34,18 @@ std::optional<Cause> find_stopped(int looks, const Vigil::Limits& limits) {
                .what = fmt::format("mpirun has been stopped for {} s (--silent-after)", limits.silent_after.count())};
 }
 
+/// "" where none can be made.
 std::filesystem::path make_temporary_folder() {
-  std::string name = (std::filesystem::temp_directory_path() / "limbeck_launch_XXXXXX").string();
-  core::check_system(::mkdtemp(name.data()) != nullptr, "launch: a folder for lists of hosts, {}, cannot be made",
-                     name);
-  return name;
+  std::error_code error;
+  std::string name = (std::filesystem::temp_directory_path(error) / "limbeck_launch_XXXXXX").string();
+  return error || ::mkdtemp(name.data()) == nullptr ? "" : name;
+}
+
+/// False where it is asked to stop meanwhile.
+bool wait(std::chrono::seconds time) {
+  const auto end = Clock::now() + time;
+  while (!stop_requested() && Clock::now() < end) std::this_thread::sleep_for(100ms);
+  return !stop_requested();
 }
 
 }  // namespace
@@ -70,45 +77,40 @@ int Supervisor::run() {
       tell_all();
       return last.ended == Ended::Done ? 0 : exit_stopped;
     }
-    const NextStart next =
-        next_start(attempts_, what_.restarts, what_.config.parallel,
-                   {.count = num_hosts_, .listed = hosts_.size(), .room_without = [this](const std::string& host) {
-                      return room_without(host);
-                    }});
+    const NextStart next = next_start(
+        attempts_, what_.restarts, what_.config.parallel,
+        {.count = num_hosts_, .num_far = hosts_.num_far(host_name()), .room_without = [this](const std::string& host) {
+           return hosts_.room_without(host, ranks_on_, ranks_);
+         }});
     if (!next.ranks || stop_requested()) {
       tell_all();
       if (last.code == 2) return 2;  // the ranks have said why
       core::fail("launch: no more attempts: {}", next.ranks ? "asked to stop, but " + next.why : next.why);
     }
     say_failed(last, next);
+    if (!wait(next.wait)) {
+      log_->info("launch: asked to stop");
+      tell_all();
+      return exit_stopped;
+    }
     ranks_ = *next.ranks;
     if (next.layout) layout_ = next.layout;
     if (next.without) leave_out(*next.without);
   }
 }
 
-std::optional<int> Supervisor::room_without(const std::string& host) const {
-  HostList rest = hosts_;
-  if (!rest.leave_out(host)) return std::nullopt;
-  const std::optional<int> slots = rest.slots();
-  if (ranks_on_.empty()) return slots.value_or(ranks_ - 1);
-  int others = 0;
-  for (const auto& [name, ranks] : ranks_on_)
-    if (!is_same_host(name, host)) others += ranks;
-  return std::max(slots.value_or(0), others);  // ranks may be more than slots (--oversubscribe)
-}
-
 void Supervisor::leave_out(const std::string& host) {
   hosts_.leave_out(host);
   without_.push_back(host);
   std::erase_if(ranks_on_, [&](const auto& of) { return is_same_host(of.first, host); });
-  if (lists_.empty()) lists_ = make_temporary_folder();  // of the run's disk there may be nothing left
+  // Of the run's disk there may be nothing left.
+  if (lists_.empty() && hosts_.writes_file()) lists_ = make_temporary_folder();
 }
 
 std::vector<std::string> Supervisor::command() const {
   std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks_)};
   words.insert(words.end(), {"-x", std::string(supervised_variable) + "=1"});
-  const std::vector<std::string> options = hosts_.options(lists_);
+  const std::vector<std::string> options = hosts_.options(lists_.empty() ? run_.ranks() : lists_);
   words.insert(words.end(), options.begin(), options.end());
   words.push_back(what_.program);
   words.insert(words.end(), what_.training.begin(), what_.training.end());
@@ -172,8 +174,11 @@ std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
       job.ask_to_stop();
       asked = Clock::now();
     }
-    if (Clock::now() - looked < look_every) continue;
-    looked = Clock::now();
+    const auto now = Clock::now();
+    if (now - looked < look_every) continue;
+    // This process was stopped, or stood still: so may all have been (`scontrol suspend`).
+    if (now - looked > 2 * look_every + 1s) vigil.skip(now - looked - look_every);
+    looked = now;
     if (job.has_ended()) break;  // and whether it is stopped: much time may have gone by above
     looks_stopped = job.is_stopped() ? looks_stopped + 1 : 0;
     // A rank that fails gives no more signs while it waits for another to say why.
@@ -208,8 +213,9 @@ void Supervisor::keep(Attempt attempt, const std::vector<RunProgress>& before) {
 void Supervisor::say_failed(const Attempt& attempt, const NextStart& next) {
   log_->warn("launch: attempt {} failed: {}", attempt.number, to_text(*attempt.cause));
   const bool is_other = next.without || *next.ranks != attempt.ranks;
-  log_->warn("launch: going on with {}{}{} from the newest good checkpoint", core::counted(*next.ranks, "rank"),
-             next.without ? " without " + *next.without : "", is_other ? fmt::format(", for {}", next.why) : "");
+  log_->warn("launch: going on with {}{}{} from the newest good checkpoint{}", core::counted(*next.ranks, "rank"),
+             next.without ? " without " + *next.without : "", is_other ? fmt::format(", for {}", next.why) : "",
+             next.wait.count() > 0 ? fmt::format(", in {} s", next.wait.count()) : "");
 }
 
 }  // namespace limbeck::launch

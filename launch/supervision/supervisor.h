@@ -48,8 +48,6 @@ class Supervisor {
   /// The end of the job, and why, if the ranks' signs of life tell it; follows a request to stop.
   std::optional<Cause> watch(Job& job, Witness& witness);
   std::vector<std::string> command() const;
-  /// KnownHosts::room_without
-  std::optional<int> room_without(const std::string& host) const;
   void leave_out(const std::string& host);
   std::vector<Beat> signs_of(int ranks) const;
   /// Of the run, and of its baseline's.
@@ -66,7 +64,7 @@ class Supervisor {
   std::vector<Attempt> attempts_;
   HostList hosts_;
   std::vector<std::string> without_;     // who was left out of them
-  std::filesystem::path lists_;          // a folder for lists without them; empty: none yet
+  std::filesystem::path lists_;          // a temporary folder for lists without them; empty: the run's
   std::map<std::string, int> ranks_on_;  // each host that is not left out: the most that gave signs of life on it
   int num_hosts_ = 1;                    // of the last attempt
 };

@@ -29,6 +29,12 @@ std::optional<Cause> Vigil::look(Clock::time_point now) {
   return silent ? silent : find_hung(now);
 }
 
+void Vigil::skip(std::chrono::duration<double> time) {
+  const auto ticks = std::chrono::duration_cast<Clock::duration>(time);
+  for (Seen& seen : ranks_) seen.since += ticks;
+  moved_ += ticks;
+}
+
 std::optional<Cause> Vigil::find_silent(Clock::time_point now) const {
   std::optional<Cause> found;
   std::int64_t others = 0;

@@ -32,6 +32,8 @@ class Vigil {
   /// Reads the signs; what is wrong, if something is. Times are those of this process alone: clocks of other machines
   /// are not asked, and where this process was stopped itself, signs that have come meanwhile are read first.
   std::optional<Cause> look(Clock::time_point now);
+  /// Such a time since the last look counts for nothing: the ranks may have been stopped with this process.
+  void skip(std::chrono::duration<double> time);
 
  private:
   struct Seen {

@@ -84,9 +84,14 @@ TEST(Cause, AllHostsThatSshDoesNotReachAreLost) {
 TEST(Cause, ANameThatIsNotResolvedForTheMomentIsNoLostHost) {
   const Cause cause = heard({"ssh: Could not resolve hostname n4: Temporary failure in name resolution",
                              "ORTE was unable to reliably start one or more daemons."});
-  EXPECT_EQ(cause.kind, CauseKind::Unknown);
+  EXPECT_EQ(cause.kind, CauseKind::Passing);
   EXPECT_THAT(cause.what, ::testing::HasSubstr("Temporary failure"));
   EXPECT_TRUE(cause.lost.empty());
+  // Nor does it hide one that is.
+  const Cause both = heard({"ssh: connect to host n3 port 22: No route to host",
+                            "ssh: Could not resolve hostname n4: Temporary failure in name resolution"});
+  EXPECT_EQ(both.kind, CauseKind::Unavailable);
+  EXPECT_THAT(both.lost, ElementsAre("n3"));
 }
 
 TEST(Cause, WhatWasHeardSoFar) {

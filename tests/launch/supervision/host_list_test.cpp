@@ -67,7 +67,7 @@ TEST_F(HostLists, RoomIsKnownWhereEachHostSaysIts) {
 TEST_F(HostLists, SeveralOptionsAreOneList) {
   HostList hosts({"--host", "n1:4", "--bind-to", "none", "--host=n2:4,n3:2"});
   EXPECT_EQ(hosts.slots(), 10);
-  EXPECT_EQ(hosts.size(), 3);
+  EXPECT_EQ(hosts.num_far("head"), 3);
   EXPECT_TRUE(hosts.leave_out("n1"));
   EXPECT_THAT(hosts.options(folder_.path()), ElementsAre("--bind-to", "none", "--host=n2:4,n3:2"));
   EXPECT_TRUE(hosts.leave_out("n3"));
@@ -83,9 +83,45 @@ TEST_F(HostLists, SeveralOptionsAreOneList) {
   EXPECT_EQ(limbeck::testing::read_file(folder_ / "hosts_0"), "n2 slots=4\n");
 }
 
+TEST_F(HostLists, SshIsNeededForAllButThisMachine) {
+  const HostList hosts({"--host", "n1:4,user@n2:4,n3,n3,localhost"});
+  EXPECT_EQ(hosts.num_far("head"), 3);
+  EXPECT_EQ(hosts.num_far("n1.cluster"), 2);
+  EXPECT_EQ(hosts.num_far(""), 3);
+  EXPECT_EQ(HostList({"--bind-to", "none"}).num_far("n1"), 0);
+  EXPECT_EQ(list("# none\nn1 slots=4\nn2 slots=4\n").num_far("n1"), 1);
+}
+
+TEST_F(HostLists, RoomIsThatOfRanksOnTheHostsThatStay) {
+  using Ranks = std::map<std::string, int>;
+  const HostList two = list("n1\nn2\n");
+  EXPECT_EQ(two.room_without("n2", Ranks{{"n1.cluster", 3}, {"n2.cluster", 5}}, 8), 3);
+  EXPECT_FALSE(two.room_without("n3", Ranks{{"n1", 3}, {"n2", 5}}, 8));
+  // Not all have given signs.
+  EXPECT_EQ(two.room_without("n2", Ranks{{"n1", 3}, {"n2", 4}}, 8), 7);
+  EXPECT_EQ(two.room_without("n2", Ranks{}, 8), 7);
+  const HostList slots({"--host", "n1:4,n2:4"});
+  EXPECT_EQ(slots.room_without("n2", Ranks{{"n1", 1}, {"n2", 1}}, 2), 4);
+  EXPECT_EQ(slots.room_without("n2", Ranks{{"n1", 6}, {"n2", 6}}, 12), 6);  // --oversubscribe
+  // Hosts give themselves names, and the list has addresses: whose ranks they were is not known.
+  const HostList addresses({"--host", "10.0.0.1:4,10.0.0.2:4"});
+  EXPECT_EQ(addresses.room_without("10.0.0.2", Ranks{{"n1", 4}, {"n2", 4}}, 8), 4);
+}
+
+TEST_F(HostLists, AFileIsWrittenWhereAHostfileIsShorter) {
+  HostList files = list("n1\nn2\n"), words({"--host", "n1,n2"});
+  EXPECT_FALSE(files.writes_file());
+  EXPECT_TRUE(files.leave_out("n2"));
+  EXPECT_TRUE(files.writes_file());
+  EXPECT_TRUE(words.leave_out("n2"));
+  EXPECT_FALSE(words.writes_file());
+}
+
 TEST_F(HostLists, OfARankfileNobodyIsLeftOut) {
+  EXPECT_TRUE(HostList({"--host", "n1,n2", "--wd", "rankfiles", "-x", "rf", "--map-by", "slot"}).leave_out("n1"));
+  EXPECT_TRUE(HostList({"--host", "n1,n2", "--output-filename=rankfile"}).leave_out("n1"));
   for (const Words& words : {Words{"--rankfile", "r"}, Words{"-rf", "r"}, Words{"--map-by", "rankfile:file=r"},
-                             Words{"--map-by=rankfile:file=r"}}) {
+                             Words{"--map-by=rankfile:file=r"}, Words{"--mca", "rmaps_rank_file_path", "r"}}) {
     Words options = {"--host", "n1,n2"};
     options.insert(options.end(), words.begin(), words.end());
     EXPECT_FALSE(HostList(options).leave_out("n1")) << words[0];

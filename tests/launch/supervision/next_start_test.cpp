@@ -31,11 +31,11 @@ NextStart after(std::vector<Attempt> attempts, const RestartLimits& limits = {},
 }
 
 /// Of two hosts, of which "b" can be left out.
-NextStart without_b(std::vector<Attempt> attempts, int room, const RestartLimits& limits = {}, int listed = 2) {
+NextStart without_b(std::vector<Attempt> attempts, int room, const RestartLimits& limits = {}, int num_far = 2) {
   const auto room_without = [=](const std::string& host) {
     return host.starts_with("b") ? std::optional(room) : std::nullopt;
   };
-  return next_start(attempts, limits, {}, {.count = 2, .listed = listed, .room_without = room_without});
+  return next_start(attempts, limits, {}, {.count = 2, .num_far = num_far, .room_without = room_without});
 }
 
 /// Of another kind, by which its host may be lost.
@@ -171,17 +171,44 @@ TEST(NextStart, AHostThatIsNotReachedIsLeftOut) {
 }
 
 TEST(NextStart, WhereNoHostIsReachedItIsTheNetwork) {
-  EXPECT_EQ(without_b({unreached({"b", "c"})}, 4, {}, 4).without, "b");
+  EXPECT_EQ(without_b({unreached({"b", "c"})}, 4, {}, 3).without, "b");
+  EXPECT_EQ(without_b({unreached({"b", "c"})}, 4, {}, 3).wait.count(), 0);
   const Attempt all = unreached({"b", "c"});
-  EXPECT_FALSE(without_b({all}, 4, {}, 3).without);
   EXPECT_FALSE(without_b({all}, 4, {}, 2).without);
-  EXPECT_EQ(without_b({all}, 4, {.min_ranks = 1}, 3).ranks, 4);
-  EXPECT_FALSE(without_b({all, all}, 4, {}, 3).ranks);
+  EXPECT_FALSE(without_b({all}, 4, {}, 1).without);
+  EXPECT_EQ(without_b({all}, 4, {.min_ranks = 1}, 2).ranks, 4);
   // Nor one whose daemon is lost while texts are read, once.
   Attempt reading = ended(failed(4, 0, 0, 0, "lost communication", "b"), CauseKind::Unavailable);
   reading.from = reading.to = std::nullopt;
-  EXPECT_FALSE(without_b({reading}, 4, {}, 3).without);
-  EXPECT_EQ(without_b({reading}, 4, {.min_ranks = 1}, 3).ranks, 4);
+  EXPECT_FALSE(without_b({reading}, 4, {}, 2).without);
+  EXPECT_EQ(without_b({reading}, 4, {.min_ranks = 1}, 2).ranks, 4);
+}
+
+TEST(NextStart, TroubleOfTheNetworkIsWaitedOut) {
+  Attempt no_names = failed(4, 0, 0, 0, "Temporary failure in name resolution");
+  no_names.from = no_names.to = std::nullopt;
+  no_names.cause->kind = CauseKind::Passing;
+  const Attempt all = unreached({"b", "c"});
+  const auto next = [](std::vector<Attempt> attempts) { return without_b(std::move(attempts), 4, {.min_ranks = 1}); };
+  EXPECT_EQ(next({all}).wait.count(), 5);
+  EXPECT_EQ(next({all, no_names, no_names}).ranks, 4);
+  EXPECT_EQ(next({all, no_names, no_names}).wait.count(), 20);
+  const NextStart end = without_b({all, no_names}, 4, {.max_restarts = 1});
+  EXPECT_FALSE(end.ranks);
+  EXPECT_THAT(end.why, HasSubstr("started again 1 time"));
+  // What comes between is waited out anew, and compared with what was before it.
+  Attempt other = failed(4, 0, 0, 1, "x");
+  other.from = other.to = std::nullopt;
+  EXPECT_EQ(next({all, no_names, other}).wait.count(), 0);
+  EXPECT_EQ(next({all, no_names, other}).ranks, 4);
+  EXPECT_EQ(next({all, other, all}).wait.count(), 5);
+  EXPECT_FALSE(without_b({other, all, other}, 4).ranks);
+}
+
+TEST(NextStart, TheWaitGrowsToAMinute) {
+  std::vector<std::int64_t> seconds;
+  for (int times = 1; times <= 7; ++times) seconds.push_back(wait_after(times).count());
+  EXPECT_THAT(seconds, ::testing::ElementsAre(5, 10, 20, 40, 60, 60, 60));
 }
 
 TEST(NextStart, AHostThatIsLostInTrainingTwiceIsLeftOut) {

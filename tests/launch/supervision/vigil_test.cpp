@@ -131,6 +131,23 @@ TEST_F(VigilTest, BeforeTheFirstStepTheyHaveTenTimesAsLong) {
   }
 }
 
+TEST_F(VigilTest, TimeInWhichAllWereStoppedCountsForNothing) {
+  // Both limits are met by far at 100 s, of which 90 s are skipped.
+  beat(0, 1, 7, 1);
+  beat(1, 1, 7, 1);
+  EXPECT_FALSE(look(1));
+  vigil_.skip(90s);
+  EXPECT_FALSE(look(100));
+  beat(0, 101, 7, 1);
+  beat(1, 101, 7, 1);
+  EXPECT_FALSE(look(101));
+  for (int s = 105; s <= 160; s += 5) {  // hung from 91 s on
+    beat(0, s, 7, 1);
+    beat(1, s, 7, 1);
+    EXPECT_EQ(look(s).has_value(), s > 151) << s;
+  }
+}
+
 TEST_F(VigilTest, OneRanksProgressIsEnough) {
   for (int s = 0; s <= 200; s += 5) {
     beat(0, s, 7, 5);

@@ -43,13 +43,13 @@ Outcome launch(const RunFolder& folder, const std::string& options, const std::s
 /// With a script in mpirun's place, which says and leaves what the ranks would. `then` runs once there is a file
 /// "ready".
 Outcome launch_script(const RunFolder& folder, const std::string& script, const std::string& options,
-                      const std::string& command, const std::string& then = "") {
+                      const std::string& command, const std::string& then = "", const std::string& variables = "") {
   folder.write("mpirun", "#!/bin/bash\n" + script);
   fs::permissions(folder.path() / "mpirun", fs::perms::owner_all);
   const std::string ready = "for i in $(seq 500); do [ -e ready ] && break; sleep 0.02; done; ";
   folder.write("then.sh", then.empty() ? "" : ready + then);
   std::string start = folder.command("launch " + options + " -- " + command);
-  start.insert(start.find("&& ") + 3, "PATH=$PWD:$PATH ");
+  start.insert(start.find("&& ") + 3, "PATH=$PWD:$PATH " + variables);
   const std::size_t at = start.find("&& ");
   return testing::run_shell(
       fmt::format("bash -c '{}; set -m; {} & p=$!; . ./then.sh; wait $p'", start.substr(0, at), start.substr(at + 3)));
@@ -340,6 +340,33 @@ exit 1
   EXPECT_EQ(lines[2]["without"], std::vector<std::string>{"n2"});
   EXPECT_EQ(folder.read("last"), "n1\n");
   EXPECT_FALSE(fs::exists(folder.path() / "run/ranks/hosts_0"));
+}
+
+TEST(Launch, WhereThereIsNoTemporaryFolderTheRunsIsTaken) {
+  const RunFolder folder("launch_no_temporary");
+  folder.write("hosts", "a slots=2\nb slots=2\n");
+  const Outcome outcome =
+      launch_script(folder, R"(for word in "$@"; do case $word in */hosts_0) cp $word last; exit 0;; esac; done
+echo "ssh: connect to host b port 22: No route to host" >&2
+exit 1
+)",
+                    "-n 2 --hostfile hosts", "train tiny.textproto --out run", "", "TMPDIR=/dev/null/none ");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(folder.read("last"), "a slots=2\n");
+}
+
+TEST(Launch, ASignalEndsTheWaitForTheNetwork) {
+  const RunFolder folder("launch_network");
+  const Outcome outcome = launch_script(
+      folder, R"(echo "ssh: Could not resolve hostname b: Temporary failure in name resolution" >&2
+touch ready
+exit 1
+)",
+      "-n 2 --host a,b", "train tiny.textproto --out run",
+      "for i in $(seq 500); do [ -s run/launches.jsonl ] && break; sleep 0.02; done; sleep 0.3; kill -TERM $p");
+  EXPECT_EQ(outcome.code, 3) << outcome.output;
+  EXPECT_EQ(outcome.lines_with("from the newest good checkpoint, in 5 s").size(), 1U) << outcome.output;
+  EXPECT_EQ(attempts(folder).size(), 1U) << outcome.output;
 }
 
 TEST(Launch, SlotsThatAreLackingMakeFewerRanks) {
