@@ -92,6 +92,8 @@ std::optional<std::string> is_deterministic(std::span<const Attempt> attempts) {
   if (!is_alike(before, last) || !last.cause || !before.cause) return std::nullopt;
   if (!last.has_trained() && !before.has_trained())
     return fmt::format("two attempts in a row ended before they did a step: {}", to_text(*last.cause));
+  // No step stops a process.
+  if (last.cause->kind == CauseKind::Silent) return std::nullopt;
   // What all ranks say, any of them may say first.
   const bool is_same_rank = last.cause->kind == CauseKind::Error || last.cause->rank == before.cause->rank;
   if (last.failed_at() == before.failed_at() && is_same_rank && last.cause->what == before.cause->what)

@@ -70,6 +70,9 @@ TEST(NextStart, TheSameStepAndCauseTwiceIsTheEnd) {
   EXPECT_THAT(next.why, HasSubstr("step 10 failed twice by the same cause: rank 1 on a: x"));
   // A checkpoint of the very step before.
   EXPECT_FALSE(after({failed(4, 0, 9, 1, "x"), failed(4, 9, 9, 1, "x")}).ranks);
+  // What is stopped twice is not by the step.
+  const Attempt stopped = ended(failed(4, 0, 9, 1, "gives no sign of life"), CauseKind::Silent);
+  EXPECT_EQ(after({stopped, stopped}).ranks, 4);
 }
 
 TEST(NextStart, WhatAllRanksSayIsTheSameWhicheverSaysIt) {
