@@ -51,7 +51,8 @@ std::chrono::seconds wait_after(std::int64_t times);
 ///   that ssh is needed for of which it reaches none): again as it was, after a wait. Such attempts are none of those
 ///   that the following compares;
 /// - two attempts with as many ranks over the same hosts that ended before they did a step, or in the same step by the
-///   same cause, which for an error is what is said, whichever rank says it: no more, where the last ended by an error;
+///   same cause, which for an error is what is said, whichever rank says it, and is never that something is stopped: no
+///   more, where the last ended by an error;
 /// - a host that is not reached when the ranks are to be started, or that was lost twice in a row (Cause::lost):
 ///   without it, where it can be left out; with as many ranks, if there is room for them elsewhere, or with min_ranks
 ///   as there is;
