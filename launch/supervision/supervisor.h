@@ -50,8 +50,8 @@ class Supervisor {
   std::optional<Cause> watch(Job& job, Witness& witness);
   std::vector<std::string> command() const;
   bool is_locked() const;
-  /// So long, and until nobody has the run's lock: a rank on another host may end late, and a file server keeps the lock
-  /// of a host that is lost for a while (NFS 4: 90 s). False where it is asked to stop meanwhile.
+  /// So long, and until nobody has the run's lock: a rank on another host may end late, and a file server keeps the
+  /// lock of a host that is lost for a while (NFS 4: 90 s). False where it is asked to stop meanwhile.
   bool wait(std::chrono::seconds time) const;
   void leave_out(const std::string& host);
   std::vector<Beat> signs_of(int ranks) const;
