@@ -49,8 +49,8 @@ std::chrono::seconds wait_after(std::int64_t times);
 /// - wrong use (exit code 2) is not tried again, nor is anything after so many restarts;
 /// - after trouble of the network, which passes (names of hosts that are not resolved for the moment, or several hosts
 ///   that ssh is needed for of which it reaches none), and once the run has set out where a host is not reached that
-///   cannot be left out, which may be starting anew: again as it was, after a wait. Such attempts are none of those that
-///   the following compares;
+///   cannot be left out, which may be starting anew: again as it was, after a wait. Such attempts are none of those
+///   that the following compares;
 /// - two attempts with as many ranks over the same hosts that ended before they did a step, or in the same step by the
 ///   same cause, which for an error is what is said, whichever rank says it, and is never that something is stopped: no
 ///   more, where the last ended by an error;
