@@ -16,7 +16,8 @@ minutes=${2:-0.5}
 seed=${3:-$RANDOM}
 ranks=${RANKS:-2}
 steps=${STEPS:-150}
-by_chance='two attempts in a row ended before they did a step|asked to stop, but .*no sign of life'
+by_chance='two attempts in a row ended before they did a step|failed twice by the same cause: .*(ended by signal 9|mpirun ended with 137)'
+by_chance+='|asked to stop, but .*(no sign of life|mpirun has been stopped)'
 longest=60 # seconds without a step or an attempt
 limbeck=$build/bin/limbeck
 work=$(mktemp -d)
@@ -124,7 +125,7 @@ for ((run = 1; SECONDS < end || run == 1; ++run)); do
       wait "$launcher" 2>/dev/null || code=$?
       [[ $code -ne 0 ]] || break
       [[ $code -ne 2 ]] || fail "wrong use"
-      # Twice at the beginning is by chance here, and so is a request to stop to ranks of which one is stopped already.
+      # Twice at the beginning, or in one step, is by chance here, and so is a request to stop where a rank or mpirun is stopped.
       [[ $code -ne 1 ]] || tail -c "+$((said + 1))" log | grep -E "$by_chance" >/dev/null ||
         fail "the launcher ended with 1"
       echo "  the launcher ended with $code and is started again" >>log
