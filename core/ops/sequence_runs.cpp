@@ -40,10 +40,10 @@ Tensor rows_of_ranks(const Tensor& rows, nn::ContextComm& comm) {
   Shape shape = rows.shape();
   shape[0] = count * size;
   const Tensor all = Tensor::empty(rows.memory(), rows.dtype(), shape);
+  all.rows(comm.rank() * count, count).copy_from(rows);
   std::vector<CommHandle> arriving;
   for (std::int64_t step = 1; step < size; ++step)
     arriving.push_back(comm.start_pass(step, rows, all.rows((comm.rank() - step + size) % size * count, count)));
-  all.rows(comm.rank() * count, count).copy_from(rows);
   for (CommHandle& handle : arriving) handle.wait();
   return all;
 }

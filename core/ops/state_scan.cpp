@@ -92,7 +92,7 @@ Var scanned(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var& c,
             const std::optional<Cut>& cut) {
   const DType dtype = x.value.dtype(), sums = sum_dtype(dtype);
   const Kept kept{x.value, dt.value, b.value, c.value, weights.dt_bias.value, weights.a_log.value, weights.skip.value};
-  // Of runs: which row is whose. Sequences that take a gradient have no other.
+  // Which row of states is whose, of runs: whole sequences that take a gradient go on from none.
   const std::optional<SequenceState> own = cut ? std::optional(SequenceState{Tensor(), cut->runs.slots}) : std::nullopt;
   const auto problem_of = [=](const std::optional<SequenceState>& from) {
     kernels::ScanProblem problem = make_problem(shape, sequences, from ? &*from : nullptr);
