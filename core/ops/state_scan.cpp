@@ -52,14 +52,14 @@ struct Kept {
 };
 
 /// What a scan of cut sequences has of the other ranks'.
-struct Cut {
+struct CutScan {
   SequenceRuns runs;
   nn::ContextComm* comm;
 };
 
 /// [R,H,P,N]: the states that this rank's runs go on from; or, with the gradient of what the scan gives, the gradients
 /// of what they leave.
-Tensor carried(const Kept& kept, const kernels::ScanProblem& problem, const Tensor& dy, const Cut& cut) {
+Tensor carried(const Kept& kept, const kernels::ScanProblem& problem, const Tensor& dy, const CutScan& cut) {
   const Tensor& x = kept.x.get();
   const DType sums = sum_dtype(x.dtype());
   const std::int64_t own = cut.runs.number(), first = own * cut.comm->rank(), heads = problem.num_heads;
@@ -89,7 +89,7 @@ Tensor carried(const Kept& kept, const kernels::ScanProblem& problem, const Tens
 /// Of whole sequences, or of this rank's runs of them.
 Var scanned(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var& c, const ScanWeights& weights,
             const ScanShape& shape, const Sequences& sequences, const std::optional<SequenceState>& state,
-            const std::optional<Cut>& cut) {
+            const std::optional<CutScan>& cut) {
   const DType dtype = x.value.dtype(), sums = sum_dtype(dtype);
   const Kept kept{x.value, dt.value, b.value, c.value, weights.dt_bias.value, weights.a_log.value, weights.skip.value};
   // Which row of states is whose, of runs: whole sequences that take a gradient go on from none.
@@ -158,7 +158,7 @@ Var cut_state_scan(Tape& tape, const Var& x, const Var& dt, const Var& b, const 
                    const ScanShape& shape, const SequenceRuns& runs, nn::ContextComm& comm) {
   check_inputs(x, dt, b, c, weights, shape);
   check_sequences("cut_state_scan", runs.own, x.shape()[0]);
-  return scanned(tape, x, dt, b, c, weights, shape, runs.own, {}, Cut{runs, &comm});
+  return scanned(tape, x, dt, b, c, weights, shape, runs.own, {}, CutScan{runs, &comm});
 }
 
 }  // namespace limbeck::core

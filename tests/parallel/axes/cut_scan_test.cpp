@@ -43,9 +43,9 @@ Ran run(const std::vector<Tensor>& inputs, const Tensor& dout, const F& op) {
 }
 
 /// `cut` on every number of ranks gives what `whole` gives; the first `num_rows` inputs have a row a token.
-template <class Whole, class Cut>
+template <class Whole, class OfRank>
 void expect_the_whole(const Text& text, const std::vector<Tensor>& inputs, std::size_t num_rows, const Whole& whole,
-                      const Cut& cut) {
+                      const OfRank& cut) {
   const nn::Batch batch = nn::make_batch(core::Memory::cpu(1), text.columns());
   const auto of_all = [&](Tape& tape, const std::vector<Var>& in) {
     return whole(tape, in, core::Sequences{batch.sequence_offsets, batch.document});
