@@ -100,10 +100,13 @@ of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent
   dp2 tp2 tp4 tp2ep2 tp3+$divided cp2 tp3+$divided+$summed=3
 of mamba "$experts $mamba model.positions=NONE model.residual_scale=0.7 model.logits_scale=0.5" \
   dp2 tp2 tp4 ep2 tp2ep2 pp2 pp3dp2 tp3+$divided tp2+train.recompute=true+batch.micro_batches=2 dp2+$sharded=PARAMETERS \
-  tp3+$divided+$summed=2+train.recompute=true
+  tp3+$divided+$summed=2+train.recompute=true cp2 cp4 cp5 cp2tp2 cp2tp3+$divided cp2ep2+train.recompute=true pp2cp2+batch.micro_batches=2 \
+  pp3cp2+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=3 dp2cp2+$sharded=PARAMETERS
 of mamba_groups "$mamba model.mamba.num_groups=3 model.mamba.conv_bias=false model.mamba.least_step=0.01 model.mamba.most_step=0.9" \
-  dp2 tp2 tp3 pp2 tp2+$divided dp2+$sharded=PARAMETERS tp2+$divided+$summed=4
-of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided
+  dp2 tp2 tp3 pp2 tp2+$divided dp2+$sharded=PARAMETERS tp2+$divided+$summed=4 cp2 cp4 cp2tp3 cp3tp2+$divided+train.recompute=true
+of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided cp4 cp2tp2+$divided
+# Runs of fewer tokens than filters see.
+of mamba_short "$mamba model.mamba.conv_width=8 data.sequence_length=9" cp2 cp4 cp2tp2 pp2cp2
 of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
   dp3 tp2 tp5 tp2+$divided cp2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
