@@ -68,7 +68,7 @@ experts="model.moe.num_experts=8 model.moe.expert_width=18"
 of dense "" dp2 dp5 dp16 tp2 tp3 tp7 dp2tp2 dp5tp3 dp4tp4 tp3+$divided dp2tp2+$divided dp3+batch.micro_batches=3 \
   tp2+train.recompute=true tp3+$divided+train.recompute=true+batch.micro_batches=2 dp2+parallel.bucket_mib=0.001 \
   cp2 cp3 cp4 cp2tp2 dp2cp2 dp3+$sharded=OPTIMIZER dp3+$sharded=PARAMETERS \
-  tp2+$summed=3 tp7+$summed=2 tp3+$divided+$summed=4+train.recompute=true dp2tp2+$divided+$summed=1024+batch.micro_batches=3
+  tp2+$summed=3 tp2+$summed=4+train.recompute=true tp7+$summed=2 tp3+$divided+$summed=4+train.recompute=true dp2tp2+$divided+$summed=1024+batch.micro_batches=3
 of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep4 dp2ep4 ep2etp2 etp2 etp3 tp2ep2etp2 \
   tp4ep4 dp8ep2 tp2ep2+$divided tp3+$divided+train.recompute=true ep4+batch.micro_batches=3 \
   cp2ep2 cp2tp2ep2+$divided dp2ep2+$sharded=PARAMETERS ep4+$copied=2 tp2ep2+$divided+$copied=3+train.recompute=true \
@@ -114,7 +114,7 @@ of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER m
 of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2 tp2ep2+$dealt
 of ahead_stages "$experts model.num_layers=5 model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
   pp2+parallel.schedule=ZERO_BUBBLE pp3+parallel.schedule=ZERO_BUBBLE+train.recompute=true pp2dp2+$sharded=PARAMETERS \
-  pp2tp2+parallel.schedule=ZERO_BUBBLE+$divided+$summed=3 \
+  pp2tp2+parallel.schedule=ZERO_BUBBLE+$summed=2 pp2tp2+parallel.schedule=ZERO_BUBBLE+$divided+$summed=3 \
   pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp4+$sharded=GRADIENTS+$neighbours=2
 of ahead_tied "$experts model.num_predict_layers=2 model.tied_head=true batch.micro_batches=2" dp2 pp2 pp2tp2 pp2dp2+$sharded=OPTIMIZER
 of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS \
