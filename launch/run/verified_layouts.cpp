@@ -52,7 +52,6 @@ class Candidates {
   Candidates(int num_ranks, const RunConfig& config, const nn::ModelConfig& model)
       : num_ranks_(num_ranks),
         model_(model),
-        deals_experts_(config.parallel.deal_experts_every_steps > 0),
         cuts_sequences_(can([&] { check_cut_sequences(config, model, {.rank = 0, .size = 2}); })),
         has_stages_(can([&] { check_pipeline(config, model, 2); })) {}
 
@@ -64,8 +63,7 @@ class Candidates {
   }
   bool has_stages() const { return has_stages_ && num_ranks_ > 1; }
   bool fits(const Layout& layout) const {
-    return parallel::world_fault(layout, num_ranks_).empty() && layout.pp <= model_.num_layers &&
-           (!deals_experts_ || is_even(layout));
+    return parallel::world_fault(layout, num_ranks_).empty() && layout.pp <= model_.num_layers;
   }
   /// Whether each rank has as many experts.
   bool is_even(const Layout& layout) const { return model_.moe.num_experts % std::max(layout.ep, 1) == 0; }
@@ -90,7 +88,6 @@ class Candidates {
 
   int num_ranks_;
   const nn::ModelConfig& model_;
-  bool deals_experts_;  // anew, which as many on each rank are needed for
   bool cuts_sequences_, has_stages_;
 };
 
