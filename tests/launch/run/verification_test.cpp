@@ -283,6 +283,15 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   EXPECT_THAT(covering(1, 4),
               ::testing::UnorderedElementsAre("dp1", "dp1+batch.micro_batches=3", "dp1+train.recompute=true"));
   EXPECT_THAT(covering(3, 9), ::testing::Contains("tp3ep3"));
+  // Ranks with the same experts are three apart there, neighbours two.
+  EXPECT_THAT(covering(6, 9), ::testing::IsSupersetOf({"ep6", "ep3", "pp3"}));
+  launch::RunConfig of_neighbours;
+  of_neighbours.parallel.shard = launch::Shard::Optimizer;
+  of_neighbours.parallel.shard_ranks = 2;
+  EXPECT_THAT(covering(6, 9, of_neighbours), ::testing::AllOf(::testing::IsSupersetOf({"ep6", "pp3"}),
+                                                              ::testing::Not(::testing::Contains("ep3"))));
+  of_neighbours.parallel.shard_ranks = 4;  // no divisor of six, which the run refuses
+  EXPECT_THAT(covering(6, 9, of_neighbours), ::testing::Contains("ep3"));
   // Of a config with stages of its own the items are the same, and say nothing of those.
   launch::RunConfig with_stages;
   with_stages.parallel.stages = {1, 1, 1, 1, 0, 0};
