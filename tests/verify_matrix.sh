@@ -81,10 +81,12 @@ of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep
 uneven="model.moe.expert_width=18 optimizer.kind=MUON"
 of uneven_six "$uneven model.moe.num_experts=6" ep4 ep5 dp2ep4 tp2ep4 tp2ep4+$divided cp2ep4 ep4etp2 pp2ep4+batch.micro_batches=2 \
   ep4+$chunked=3+$copied=2+parallel.expert_exchange=TWO_LEVEL dp2ep4+$sharded=OPTIMIZER dp2ep4+$sharded=GRADIENTS+batch.micro_batches=2 \
-  dp2ep4+$sharded=PARAMETERS+train.recompute=true dp4ep4+$sharded=GRADIENTS+$neighbours=8 ep3+$dealt
+  dp2ep4+$sharded=PARAMETERS+train.recompute=true dp4ep4+$sharded=GRADIENTS+$neighbours=8 ep3+$dealt \
+  ep4+$dealt+$copied=2+$chunked=3 ep4etp2+$dealt dp2ep4+$dealt+$sharded=OPTIMIZER dp4ep4+$dealt+$sharded=GRADIENTS+$neighbours=8 \
+  dp2ep4+$dealt+$sharded=PARAMETERS+train.recompute=true pp2ep4+$dealt+batch.micro_batches=2
 of uneven_three "$uneven model.moe.num_experts=3" ep2 ep4 ep8 dp2ep4 tp2ep4+$divided ep4etp2 pp2ep4+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4 \
   ep4+$chunked=3+$copied=2+parallel.expert_exchange=TWO_LEVEL dp2ep4+$sharded=OPTIMIZER dp2ep4+$sharded=GRADIENTS+batch.micro_batches=2 \
-  dp2ep4+$sharded=PARAMETERS+train.recompute=true
+  dp2ep4+$sharded=PARAMETERS+train.recompute=true ep2+$dealt dp3ep2+$dealt+$sharded=PARAMETERS dp2ep4+$dealt+$sharded=OPTIMIZER
 # More experts than tokens of a rank: most have none.
 of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert_width=6 batch.sequences_per_step=2 data.sequence_length=5" \
   dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided ep16+$chunked=5
