@@ -24,12 +24,14 @@ template <class D, class T>
 void causal_conv(const D& device, const Sequences& sequences, const T* x, const Acc<T>* weight, const Acc<T>* bias,
                  T* states, T* y, std::int64_t channels, std::int64_t taps);
 
-/// Of sequences without states. With g = dy silu'(what silu was of): dx[t,c] = Σ_k weight[c,k] g[t+K-1-k,c],
+/// With g = dy silu'(what silu was of): dx[t,c] = Σ_k weight[c,k] g[t+K-1-k,c],
 /// dweight[c,k] = Σ_t g[t,c] x[t-K+1+k,c], dbias[c] = Σ_t g[t,c], the sums over tokens in one order whatever the number
-/// of threads. Overwrites all three; dweight and dbias may be null.
+/// of threads. Overwrites all three; dweight and dbias may be null. Sequences with slots go on from states [S,K-1,C],
+/// and their gradients, as of values in front of x, overwrite `dstates`; rows of sequences without tokens stay as they
+/// are.
 template <class D, class T>
 void causal_conv_gradient(const D& device, const Sequences& sequences, const T* x, const Acc<T>* weight,
                           const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias, std::int64_t channels,
-                          std::int64_t taps);
+                          std::int64_t taps, const T* states = nullptr, T* dstates = nullptr);
 
 }  // namespace limbeck::kernels

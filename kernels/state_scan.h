@@ -3,6 +3,12 @@
 //     state_scan(cpu, problem, inputs, room, states, y);
 //     state_scan_gradient(cpu, problem, inputs, dy, room, gradients);
 //
+// Of sequences that are cut into runs, which have slots 0 to R-1 (core/ops/sequence_runs.h):
+//
+//     state_scan_parts(cpu, problem, inputs, nullptr, room, parts);      // then those of all runs are brought together
+//     carry_states(cpu, chains, /*backwards=*/false, parts, problem, first, R, states);
+//     state_scan(cpu, problem, inputs, room, states, y);
+//
 // T is float, double or bf16; states, sums and arithmetic are in Acc<T>, each result rounded once. Derivation:
 // docs/gradients.md.
 #pragma once
@@ -29,6 +35,7 @@ struct ScanProblem {
   std::int64_t state_width = 0;  // N
   double least_step = 0;
   double most_step = 0;
+  bool few_by_tokens = true;  // false: sequences with a state are in chunks, however few tokens they have
 
   constexpr std::int64_t group_heads() const { return num_heads / num_groups; }
   constexpr std::int64_t padded_width() const { return (width + 31) / 32 * 32; }
@@ -37,7 +44,8 @@ struct ScanProblem {
   /// Between chunks, and for sequences with states before and behind those.
   constexpr std::int64_t num_states() const {
     const std::int64_t within = sequences.tokens / scan_chunk;
-    const std::int64_t around = std::min(sequences.number, sequences.tokens / (scan_few_tokens + 1));
+    const std::int64_t least = few_by_tokens ? scan_few_tokens + 1 : 1;
+    const std::int64_t around = std::min(sequences.number, sequences.tokens / least);
     return sequences.slots == nullptr ? within : within + 2 * around;
   }
   /// A number for each token and head, in `room`.
@@ -74,10 +82,35 @@ template <class D, class T>
 void state_scan(const D& device, const ScanProblem& problem, const ScanInputs<T>& inputs, Acc<T>* room, Acc<T>* states,
                 T* y);
 
-/// Of sequences without states. Overwrites the gradients; sums over tokens, and over the heads of a group, have one
-/// order whatever the number of threads. `room` [problem.gradient_room()].
+/// Overwrites the gradients; sums over tokens, and over the heads of a group, have one order whatever the number of
+/// threads. `room` [problem.gradient_room()]. Sequences with slots, none of them `few_by_tokens`, go on from `states`
+/// [S,H,P,N], and rows of `dstates` [S,H,P,N], the gradients of what they leave, become those of what they go on from;
+/// rows of sequences without tokens stay as they are.
 template <class D, class T>
 void state_scan_gradient(const D& device, const ScanProblem& problem, const ScanInputs<T>& inputs, const T* dy,
-                         Acc<T>* room, const ScanGradients<T>& gradients);
+                         Acc<T>* room, const ScanGradients<T>& gradients, const Acc<T>* states = nullptr,
+                         Acc<T>* dstates = nullptr);
+
+/// What each sequence with a slot, none of them `few_by_tokens`, leaves where it begins with no state; or, with `dy`,
+/// the gradient of the state that it begins with where that of what it leaves is 0: row parts[slot] [H,P*N+1], whose
+/// last number is what the sequence leaves of a state before it, 0 where a document ends within. Rows of sequences
+/// without tokens stay as they are. `room` [problem.room()].
+template <class D, class T>
+void state_scan_parts(const D& device, const ScanProblem& problem, const ScanInputs<T>& inputs, const T* dy,
+                      Acc<T>* room, Acc<T>* parts);
+
+/// Rows of parts in chains: each goes on from the one before it.
+struct ScanChains {
+  std::int64_t number = 0;                // M
+  const std::int64_t* offsets = nullptr;  // [M+1]: chain m is rows[offsets[m]] to rows[offsets[m+1] - 1]
+  const std::int64_t* rows = nullptr;
+};
+
+/// states[r - first] [H,P*N], for the rows r = first to first + count - 1 that are in a chain: the state that row r of
+/// `parts` [.,H,P*N+1] goes on from, 0 at a chain's beginning; or, `backwards`, the gradient of what it leaves, 0 at a
+/// chain's end. Each chain is gone along in its order, whatever the number of threads. A is float or double.
+template <class D, class A>
+void carry_states(const D& device, const ScanChains& chains, bool backwards, const A* parts, const ScanProblem& problem,
+                  std::int64_t first, std::int64_t count, A* states);
 
 }  // namespace limbeck::kernels

@@ -81,7 +81,11 @@ ReturnToService=2
 KillWait=10
 NodeName=left NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=2
 NodeName=right NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=2
-PartitionName=all Nodes=left,right Default=YES State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PreemptParameters=send_user_signal
+PartitionName=all Nodes=left,right Default=YES State=UP GraceTime=60
+PartitionName=urgent Nodes=left,right State=UP PriorityTier=2 PreemptMode=OFF
 CONF
   local slurmd
   slurmd=$(program slurmd)
@@ -147,6 +151,18 @@ scontrol update JobId="$job" StartTime=now  # Slurm would wait for two minutes
 eventually "the end of the requeued job" has_ended requeued 2 0
 grep -q "continuing from .* after step" "$work/requeued.out" || fail "expected the second start to go on"
 ends_as_undisturbed requeued
+
+# Who has to make room for others is told, saves, and goes on behind them.
+submit preempted "${over_both[@]}" -- run.sbatch
+preempted=$job
+eventually "25 steps" has_done preempted 25
+job=$(sbatch --parsable --partition=urgent --exclusive "${over_both[@]}" --output="$work/urgent.out" --wrap="sleep 3")
+eventually "the run that makes room" has_ended preempted 1 3
+[[ -d $work/preempted/checkpoints/step_$(steps_done preempted) ]] || fail "preempted: $(steps_done preempted) steps, saved $(ls "$work/preempted/checkpoints")"
+eventually "the preempted job" is_in "$preempted" PENDING
+scontrol update JobId="$preempted" StartTime=now
+eventually "the end of the preempted job" has_ended preempted 2 0
+ends_as_undisturbed preempted
 
 # A time limit, announced: every step is saved, and the job is in the queue again.
 for script in run.sbatch node.sbatch; do

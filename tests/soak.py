@@ -15,6 +15,7 @@ import os
 import random
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 300  # seconds for an answer, of a watcher that may get no processor for a while
 
 
 def figures_of(pid):
@@ -32,11 +34,19 @@ def figures_of(pid):
     return field("RssAnon") + field("RssShmem"), len(os.listdir(f"/proc/{pid}/fd")), field("Threads")
 
 
+async def in_time(awaited, path):
+    try:
+        return await asyncio.wait_for(awaited, PATIENCE)
+    except asyncio.TimeoutError:
+        raise ConnectionError(f"{path}: nothing in {PATIENCE} s") from None
+
+
 async def request(port, path):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
-    await writer.drain()
-    if b" 200 " not in (answer := await reader.readline()):
+    # In one go: who has connected has half a minute to ask, and where others have the processors this loop may stand still for longer.
+    asking = socket.create_connection(("127.0.0.1", port))
+    asking.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+    reader, writer = await asyncio.open_connection(sock=asking, limit=1 << 24)
+    if b" 200 " not in (answer := await in_time(reader.readline(), path)):
         writer.close()
         raise ConnectionError(f"{path}: {answer.decode('utf-8', 'replace').strip() or 'no answer'}")
     return reader, writer
@@ -55,7 +65,7 @@ async def follow(port, seed, counts):
                 counts["events"] += line.startswith(b"event:")
                 if line.startswith(b"event: page") and rng.random() < 0.2:
                     page, page_writer = await request(port, "/page")
-                    text = await page.read()
+                    text = await in_time(page.read(), "/page")
                     page_writer.close()
                     if not text.endswith(b"</html>\n"):
                         raise ConnectionError(f"/page: cut after {len(text)} bytes")

@@ -68,7 +68,7 @@ experts="model.moe.num_experts=8 model.moe.expert_width=18"
 of dense "" dp2 dp5 dp16 tp2 tp3 tp7 dp2tp2 dp5tp3 dp4tp4 tp3+$divided dp2tp2+$divided dp3+batch.micro_batches=3 \
   tp2+train.recompute=true tp3+$divided+train.recompute=true+batch.micro_batches=2 dp2+parallel.bucket_mib=0.001 \
   cp2 cp3 cp4 cp2tp2 dp2cp2 dp3+$sharded=OPTIMIZER dp3+$sharded=PARAMETERS \
-  tp2+$summed=3 tp7+$summed=2 tp3+$divided+$summed=4+train.recompute=true dp2tp2+$divided+$summed=1024+batch.micro_batches=3
+  tp2+$summed=3 tp2+$summed=4+train.recompute=true tp7+$summed=2 tp3+$divided+$summed=4+train.recompute=true dp2tp2+$divided+$summed=1024+batch.micro_batches=3
 of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep4 dp2ep4 ep2etp2 etp2 etp3 tp2ep2etp2 \
   tp4ep4 dp8ep2 tp2ep2+$divided tp3+$divided+train.recompute=true ep4+batch.micro_batches=3 \
   cp2ep2 cp2tp2ep2+$divided dp2ep2+$sharded=PARAMETERS ep4+$copied=2 tp2ep2+$divided+$copied=3+train.recompute=true \
@@ -81,10 +81,12 @@ of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep
 uneven="model.moe.expert_width=18 optimizer.kind=MUON"
 of uneven_six "$uneven model.moe.num_experts=6" ep4 ep5 dp2ep4 tp2ep4 tp2ep4+$divided cp2ep4 ep4etp2 pp2ep4+batch.micro_batches=2 \
   ep4+$chunked=3+$copied=2+parallel.expert_exchange=TWO_LEVEL dp2ep4+$sharded=OPTIMIZER dp2ep4+$sharded=GRADIENTS+batch.micro_batches=2 \
-  dp2ep4+$sharded=PARAMETERS+train.recompute=true dp4ep4+$sharded=GRADIENTS+$neighbours=8 ep3+$dealt
+  dp2ep4+$sharded=PARAMETERS+train.recompute=true dp4ep4+$sharded=GRADIENTS+$neighbours=8 ep3+$dealt \
+  ep4+$dealt+$copied=2+$chunked=3 ep4etp2+$dealt dp2ep4+$dealt+$sharded=OPTIMIZER dp4ep4+$dealt+$sharded=GRADIENTS+$neighbours=8 \
+  dp2ep4+$dealt+$sharded=PARAMETERS+train.recompute=true pp2ep4+$dealt+batch.micro_batches=2
 of uneven_three "$uneven model.moe.num_experts=3" ep2 ep4 ep8 dp2ep4 tp2ep4+$divided ep4etp2 pp2ep4+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4 \
   ep4+$chunked=3+$copied=2+parallel.expert_exchange=TWO_LEVEL dp2ep4+$sharded=OPTIMIZER dp2ep4+$sharded=GRADIENTS+batch.micro_batches=2 \
-  dp2ep4+$sharded=PARAMETERS+train.recompute=true
+  dp2ep4+$sharded=PARAMETERS+train.recompute=true ep2+$dealt dp3ep2+$dealt+$sharded=PARAMETERS dp2ep4+$dealt+$sharded=OPTIMIZER
 # More experts than tokens of a rank: most have none.
 of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert_width=6 batch.sequences_per_step=2 data.sequence_length=5" \
   dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided ep16+$chunked=5
@@ -100,10 +102,13 @@ of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent
   dp2 tp2 tp4 tp2ep2 tp3+$divided cp2 tp3+$divided+$summed=3
 of mamba "$experts $mamba model.positions=NONE model.residual_scale=0.7 model.logits_scale=0.5" \
   dp2 tp2 tp4 ep2 tp2ep2 pp2 pp3dp2 tp3+$divided tp2+train.recompute=true+batch.micro_batches=2 dp2+$sharded=PARAMETERS \
-  tp3+$divided+$summed=2+train.recompute=true
+  tp3+$divided+$summed=2+train.recompute=true cp2 cp4 cp5 cp2tp2 cp2tp3+$divided cp2ep2+train.recompute=true pp2cp2+batch.micro_batches=2 \
+  pp3cp2+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=3 dp2cp2+$sharded=PARAMETERS
 of mamba_groups "$mamba model.mamba.num_groups=3 model.mamba.conv_bias=false model.mamba.least_step=0.01 model.mamba.most_step=0.9" \
-  dp2 tp2 tp3 pp2 tp2+$divided dp2+$sharded=PARAMETERS tp2+$divided+$summed=4
-of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided
+  dp2 tp2 tp3 pp2 tp2+$divided dp2+$sharded=PARAMETERS tp2+$divided+$summed=4 cp2 cp4 cp2tp3 cp3tp2+$divided+train.recompute=true
+of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided cp4 cp2tp2+$divided
+# Runs of fewer tokens than filters see.
+of mamba_short "$mamba model.mamba.conv_width=8 data.sequence_length=9" cp2 cp4 cp2tp2 pp2cp2
 of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
   dp3 tp2 tp5 tp2+$divided cp2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
@@ -111,7 +116,7 @@ of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER m
 of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2 tp2ep2+$dealt
 of ahead_stages "$experts model.num_layers=5 model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
   pp2+parallel.schedule=ZERO_BUBBLE pp3+parallel.schedule=ZERO_BUBBLE+train.recompute=true pp2dp2+$sharded=PARAMETERS \
-  pp2tp2+parallel.schedule=ZERO_BUBBLE+$divided+$summed=3 \
+  pp2tp2+parallel.schedule=ZERO_BUBBLE+$summed=2 pp2tp2+parallel.schedule=ZERO_BUBBLE+$divided+$summed=3 \
   pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp4+$sharded=GRADIENTS+$neighbours=2
 of ahead_tied "$experts model.num_predict_layers=2 model.tied_head=true batch.micro_batches=2" dp2 pp2 pp2tp2 pp2dp2+$sharded=OPTIMIZER
 of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS \

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/causal_conv.h"
+
 namespace limbeck::nn {
 namespace {
 
@@ -62,6 +64,80 @@ Tensor column_of(const MemoryPtr& memory, const std::vector<T>& values) {
   return Tensor::from<T>(memory, {std::ssize(values)}, values);
 }
 
+/// A piece of a sequence, as a run of tokens.
+struct Run {
+  std::int64_t first = 0, count = 0;  // among the tokens of the whole
+  std::int64_t number = 0;            // of all ranks' runs
+  std::int64_t own = -1;              // the first among the rank's own tokens; -1: another's
+};
+
+/// Those of all ranks, rank by rank.
+std::vector<Run> runs_of(const std::vector<Share>& shares, std::int64_t rank) {
+  std::vector<Run> runs;
+  for (std::size_t r = 0; r < shares.size(); ++r) {
+    std::int64_t at = 0;
+    for (const core::Slice& piece : shares[r].pieces) {
+      runs.push_back({piece.first, piece.count, std::ssize(runs), static_cast<std::int64_t>(r) == rank ? at : -1});
+      at += piece.count;
+    }
+  }
+  return runs;
+}
+
+core::SequenceRuns sequence_runs(const MemoryPtr& memory, const BatchColumns& c, const std::vector<Share>& shares,
+                                 std::int64_t rank, const Tensor& document) {
+  const std::vector<Run> runs = runs_of(shares, rank);
+  const std::int64_t own = std::ssize(shares[static_cast<std::size_t>(rank)].pieces), first = rank * own;
+  const auto goes_on = [&](std::int64_t token) {  // from the token before it
+    const auto t = static_cast<std::size_t>(token);
+    return t > 0 && c.sequence[t] == c.sequence[t - 1] && c.document[t] == c.document[t - 1];
+  };
+  std::vector<const Run*> in_order, of_token(c.tokens.size());
+  for (const Run& run : runs) {
+    if (run.count > 0) in_order.push_back(&run);
+    for (std::int64_t i = 0; i < run.count; ++i) of_token[static_cast<std::size_t>(run.first + i)] = &run;
+  }
+  std::ranges::sort(in_order, {}, &Run::first);
+
+  std::vector<std::int64_t> chain_offsets, chain_rows, slots, offsets = {0};
+  for (const Run* run : in_order) {
+    if (!goes_on(run->first)) chain_offsets.push_back(std::ssize(chain_rows));
+    chain_rows.push_back(run->number);
+  }
+  chain_offsets.push_back(std::ssize(chain_rows));
+  for (std::int64_t r = 0; r < own; ++r) {
+    slots.push_back(r);
+    offsets.push_back(offsets.back() + runs[static_cast<std::size_t>(first + r)].count);
+  }
+
+  std::vector<std::int32_t> tails, places, readers;
+  for (std::int64_t tokens = 1; tokens < kernels::most_taps; ++tokens)
+    for (const Run& run : runs) {
+      for (std::int64_t back = tokens; back > 0 && run.own >= 0; --back)
+        tails.push_back(back <= run.count ? static_cast<std::int32_t>(run.own + run.count - back) : -1);
+      std::int64_t reached = 0;  // tokens before the run that its first one goes on from
+      while (run.count > 0 && reached < tokens && goes_on(run.first - reached)) ++reached;
+      for (std::int64_t back = tokens; back > 0; --back) {
+        if (back > reached) {
+          places.push_back(-1);
+          readers.push_back(-1);
+          continue;
+        }
+        const std::int64_t token = run.first - back;
+        const Run& of = *of_token[static_cast<std::size_t>(token)];
+        places.push_back(static_cast<std::int32_t>((of.number + 1) * tokens - (of.first + of.count - token)));
+        readers.push_back(of.own < 0 ? -1 : static_cast<std::int32_t>(of.own + token - of.first));
+      }
+    }
+  return {.own = {column_of(memory, offsets), document},
+          .slots = column_of(memory, slots),
+          .chain_offsets = column_of(memory, chain_offsets),
+          .chain_rows = column_of(memory, chain_rows),
+          .tails = column_of(memory, tails),
+          .places = column_of(memory, places),
+          .readers = column_of(memory, readers)};
+}
+
 }  // namespace
 
 std::array<core::Slice, 2> pieces_of(std::int64_t length, ContextPlace place) {
@@ -95,6 +171,7 @@ Batch make_cut_batch(const MemoryPtr& memory, const BatchColumns& c, ContextPlac
   for (const Share& share : shares)
     ring.parts.push_back({column_of(memory, share.offsets), column_of(memory, taken(c.position, share)),
                           column_of(memory, taken(c.document, share)), share.pieces});
+  ring.runs = sequence_runs(memory, c, shares, place.rank, batch.document);
   batch.ring = std::make_shared<const core::RingLayout>(std::move(ring));
   return batch;
 }

@@ -31,13 +31,13 @@ std::optional<core::SequenceState> state_of(const Pass& pass, std::int64_t layer
 }  // namespace
 
 Var Mamba::forward(Tape& tape, const Pass& pass, const Var& input, std::int64_t layer) const {
-  if (pass.context != nullptr)
-    core::fail_usage("Mamba-2 layers go along whole sequences, which are cut over {} ranks here, expected no cp",
-                     pass.context->size());
   const core::Sequences sequences{pass.batch.sequence_offsets, pass.batch.document};
   const auto filtered = [&](const Var& of, const Filters& filters, StateOf which) {
-    return core::causal_conv(tape, of, as_var(*filters.weight), core::as_optional_var(filters.bias), sequences,
-                             state_of(pass, layer, which));
+    const Var weight = as_var(*filters.weight);
+    const std::optional<Var> bias = core::as_optional_var(filters.bias);
+    return pass.context != nullptr
+               ? core::cut_causal_conv(tape, of, weight, bias, pass.batch.ring->runs, *pass.context)
+               : core::causal_conv(tape, of, weight, bias, sequences, state_of(pass, layer, which));
   };
   std::vector<Projection> projections = {{x}, {dt}, {z}};
   if (!has_one_group)
@@ -49,9 +49,12 @@ Var Mamba::forward(Tape& tape, const Pass& pass, const Var& input, std::int64_t 
   };
   const Var writes = filtered(of_group(*b, 3), of_b, of_writes), reads = filtered(of_group(*c, 4), of_c, of_reads);
   const Var inputs = filtered(taken(0), of_x, of_inputs), steps = taken(1), gate = taken(2);
-  const Var mixed =
-      core::state_scan(tape, inputs, steps, writes, reads, {as_var(*dt_bias), as_var(*a_log), as_var(*skip)}, shape,
-                       sequences, state_of(pass, layer, of_heads));
+  const core::ScanWeights weights{as_var(*dt_bias), as_var(*a_log), as_var(*skip)};
+  const Var mixed = pass.context != nullptr
+                        ? core::cut_state_scan(tape, inputs, steps, writes, reads, weights, shape,
+                                               pass.batch.ring->runs, *pass.context)
+                        : core::state_scan(tape, inputs, steps, writes, reads, weights, shape, sequences,
+                                           state_of(pass, layer, of_heads));
   const bool is_cut = norm->value.shape()[0] < inner_width;
   const Var normed = has_one_group && is_cut
                          ? core::cut_rms_norm(tape, core::swiglu(tape, gate, mixed), as_var(*norm), inner_width,

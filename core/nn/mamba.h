@@ -39,8 +39,8 @@ struct Mamba {
   bool has_one_group = true;          // for the heads of all ranks
   double norm_eps = 1e-5;
 
-  /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache. Throws
-  /// where sequences are cut over ranks.
+  /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache. Where
+  /// sequences are cut over ranks, what runs of them leave goes to those behind (core/ops/sequence_runs.h).
   Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
   /// What a cache has of it.
   CacheLayer cached() const;

@@ -25,7 +25,7 @@ std::vector<Var> enter_projected(Tape& tape, const Pass& pass, const Var& x,
   const bool is_adapted =
       std::ranges::any_of(projections, [](const Projection& p) { return p.weight->adapter.has_value(); });
   std::vector<Var> made;
-  if (is_adapted || !pass.sequence_parallel) {
+  if (is_adapted) {
     const Var entered = enter_stream(tape, pass, x);
     for (const Projection& p : projections) made.push_back(projected(tape, pass, entered, *p.weight, p.bias));
     end_of_reads(tape, pass, entered, x);
@@ -33,8 +33,10 @@ std::vector<Var> enter_projected(Tape& tape, const Pass& pass, const Var& x,
   }
   std::vector<Var> weights;
   for (const Projection& p : projections) weights.push_back(as_var(*p.weight));
-  made = core::enter_sequence_linear(tape, x, pass.batch.num_tokens(), weights, pass.products, *pass.comms.tensor,
-                                     pass.tensor_chunks);
+  TensorComm& ranks = *pass.comms.tensor;
+  made = pass.sequence_parallel ? core::enter_sequence_linear(tape, x, pass.batch.num_tokens(), weights, pass.products,
+                                                              ranks, pass.tensor_chunks)
+                                : core::enter_linear(tape, x, weights, pass.products, ranks, pass.tensor_chunks);
   for (std::size_t i = 0; i < made.size(); ++i)
     if (projections[i].bias != nullptr) made[i] = core::add_bias(tape, made[i], as_var(*projections[i].bias));
   return made;

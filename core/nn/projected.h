@@ -24,7 +24,8 @@ struct Projection {
 };
 
 /// projected by each of them, [T,out], of what enter_stream gives of x (core/nn/stream.h), which nothing else reads.
-/// With Pass::sequence_parallel that is gathered in Pass::tensor_chunks where no weight has an adapter.
+/// Where no weight has an adapter its gradient is summed in Pass::tensor_chunks, and with Pass::sequence_parallel it is
+/// gathered in as many.
 std::vector<Var> enter_projected(Tape& tape, const Pass& pass, const Var& x /*[T,in]*/,
                                  const std::vector<Projection>& projections);
 

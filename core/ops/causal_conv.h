@@ -6,7 +6,7 @@
 
 #include <optional>
 
-#include "core/ops/sequences.h"
+#include "core/ops/sequence_runs.h"
 #include "core/tape.h"
 
 namespace limbeck::core {
@@ -19,5 +19,9 @@ namespace limbeck::core {
 /// latest last, zeros where its document has fewer. There is no gradient then.
 Var causal_conv(Tape& tape, const Var& x /*[T,C]*/, const Var& weight /*[C,K]*/, const std::optional<Var>& bias /*[C]*/,
                 const Sequences& sequences, const std::optional<SequenceState>& state = {});
+
+/// The same of sequences that are cut over ranks, for this rank's tokens. Collective, forward and backward.
+Var cut_causal_conv(Tape& tape, const Var& x /*[T,C]*/, const Var& weight /*[C,K]*/,
+                    const std::optional<Var>& bias /*[C]*/, const SequenceRuns& runs, nn::ContextComm& comm);
 
 }  // namespace limbeck::core

@@ -29,13 +29,17 @@ void linear_rows(const Tensor& x, const Tensor& weight, Products products, Tenso
   multiply(products, x, Transpose::Yes, weight, 0, std::move(y));
 }
 
+void linear_rows_back(const Tensor& dy, const Tensor& weight, Products products, double beta, Tensor dx) {
+  multiply(products, dy, Transpose::No, weight, beta, std::move(dx));
+}
+
 void push_linear(Tape& tape, const Var& x, const Var& weight, Products products, const SlotPtr& slot, const Tensor& y) {
   Tape::Step step{op, {x.slot}, {}};
   if (x.slot)
     step.input_part = [products, in_slot = x.slot, out_slot = slot, x_like = outline(x.value), y_like = outline(y),
                        w = Saved(weight.value)] {
       GradientTarget dx = open_gradient(in_slot, x_like);
-      multiply(products, gradient(out_slot, y_like), Transpose::No, w.get(), dx.beta, dx.tensor);
+      linear_rows_back(gradient(out_slot, y_like), w.get(), products, dx.beta, dx.tensor);
     };
   if (weight.slot) {
     step.weight_slots = {weight.slot};

@@ -21,12 +21,15 @@ enum class Products : std::uint8_t { AsActivations, Fp8 };
 Var linear(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/,
            Products products = Products::AsActivations, const std::optional<Var>& bias /*[out]*/ = {});
 
-/// Its two halves without a bias, for whoever has rows of y on their way before all are made. This one writes some rows
-/// of y, of as many of x; it throws as linear does.
+/// Its parts without a bias, for whoever has some rows on their way before all are made. This one writes some rows of
+/// y, of as many of x; it throws as linear does.
 void linear_rows(const Tensor& x /*[R,in]*/, const Tensor& weight /*[out,in]*/, Products products,
                  Tensor y /*[R,out]*/);
-/// Pushes the step by which the gradient in `slot`, of a y [T,out] of all rows, goes on to x and the weight. Of y it
-/// keeps the shape.
+/// Backward, of some rows: dx = dy W + beta dx.
+void linear_rows_back(const Tensor& dy /*[R,out]*/, const Tensor& weight /*[out,in]*/, Products products, double beta,
+                      Tensor dx /*[R,in]*/);
+/// Pushes the step by which the gradient in `slot`, of a y [T,out] of all rows, goes on to x, where that has a slot,
+/// and the weight. Of y it keeps the shape.
 void push_linear(Tape& tape, const Var& x, const Var& weight, Products products, const SlotPtr& slot, const Tensor& y);
 
 }  // namespace limbeck::core

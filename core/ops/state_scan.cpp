@@ -51,35 +51,77 @@ struct Kept {
   }
 };
 
-}  // namespace
+/// What a scan of cut sequences has of the other ranks'.
+struct CutScan {
+  SequenceRuns runs;
+  nn::ContextComm* comm;
+};
 
-Var state_scan(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var& c, const ScanWeights& weights,
-               const ScanShape& shape, const Sequences& sequences, const std::optional<SequenceState>& state) {
-  check_inputs(x, dt, b, c, weights, shape);
-  check_sequences("state_scan", sequences, x.shape()[0]);
+/// [R,H,P,N]: the states that this rank's runs go on from; or, with the gradient of what the scan gives, the gradients
+/// of what they leave.
+Tensor carried(const Kept& kept, const kernels::ScanProblem& problem, const Tensor& dy, const CutScan& cut) {
+  const Tensor& x = kept.x.get();
+  const DType sums = sum_dtype(x.dtype());
+  const std::int64_t own = cut.runs.number(), first = own * cut.comm->rank(), heads = problem.num_heads;
+  Tensor parts = Tensor::zeros(x.memory(), sums, {own, heads, problem.width * problem.state_width + 1});
+  Tensor room = Tensor::empty(x.memory(), sums, {problem.room()});
+  dispatch_activation("cut_state_scan", x.dtype(), [&]<class T>() {
+    using Sum = kernels::Acc<T>;
+    on_device(x, [&](const auto& device) {
+      kernels::state_scan_parts(device, problem, kept.inputs<T>(), dy.defined() ? dy.data<T>() : nullptr,
+                                room.mutable_data<Sum>(), parts.mutable_data<Sum>());
+    });
+  });
+  const Tensor all = rows_of_ranks(parts, *cut.comm);
+  Tensor states = Tensor::zeros(x.memory(), sums, {own, heads, problem.width, problem.state_width});
+  const kernels::ScanChains chains{.number = cut.runs.chain_offsets.numel() - 1,
+                                   .offsets = cut.runs.chain_offsets.data<std::int64_t>(),
+                                   .rows = cut.runs.chain_rows.data<std::int64_t>()};
+  dispatch_float("cut_state_scan", sums, [&]<class Sum>() {
+    on_device(x, [&](const auto& device) {
+      kernels::carry_states(device, chains, dy.defined(), all.data<Sum>(), problem, first, own,
+                            states.mutable_data<Sum>());
+    });
+  });
+  return states;
+}
+
+/// Of whole sequences, or of this rank's runs of them.
+Var scanned(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var& c, const ScanWeights& weights,
+            const ScanShape& shape, const Sequences& sequences, const std::optional<SequenceState>& state,
+            const std::optional<CutScan>& cut) {
   const DType dtype = x.value.dtype(), sums = sum_dtype(dtype);
-  if (state) check_state("state_scan", *state, sequences, sums, {shape.num_heads, shape.width, shape.state_width});
-
   const Kept kept{x.value, dt.value, b.value, c.value, weights.dt_bias.value, weights.a_log.value, weights.skip.value};
-  const kernels::ScanProblem problem = make_problem(shape, sequences, state ? &*state : nullptr);
+  // Which row of states is whose, of runs: whole sequences that take a gradient go on from none.
+  const std::optional<SequenceState> own = cut ? std::optional(SequenceState{Tensor(), cut->runs.slots}) : std::nullopt;
+  const auto problem_of = [=](const std::optional<SequenceState>& from) {
+    kernels::ScanProblem problem = make_problem(shape, sequences, from ? &*from : nullptr);
+    problem.few_by_tokens = !cut;
+    return problem;
+  };
+  const kernels::ScanProblem problem = problem_of(cut ? own : state);
+  const Tensor before = cut ? carried(kept, problem, {}, *cut) : Tensor();
+  Tensor rows = cut ? before.clone() : state ? state->rows : Tensor();
   Tensor y = empty_like(x.value), room = Tensor::empty(y.memory(), sums, {problem.room()});
   dispatch_activation("state_scan", dtype, [&]<class T>() {
     using Sum = kernels::Acc<T>;
-    Tensor rows = state ? state->rows : Tensor();
     on_device(y, [&](const auto& device) {
       kernels::state_scan(device, problem, kept.inputs<T>(), room.mutable_data<Sum>(),
-                          state ? rows.mutable_data<Sum>() : nullptr, y.mutable_data<T>());
+                          rows.defined() ? rows.mutable_data<Sum>() : nullptr, y.mutable_data<T>());
     });
   });
   Var out = tape.output(std::move(y), {&x, &dt, &b, &c, &weights.dt_bias, &weights.a_log, &weights.skip});
   if (!out.slot) return out;
   check(!state, "state_scan: what goes on from a state takes no gradient");
 
+  const Saved saved_before(before);
   const std::vector<SlotPtr> to = {x.slot,           dt.slot, b.slot, c.slot, weights.dt_bias.slot, weights.a_log.slot,
                                    weights.skip.slot};
   tape.push({"state_scan", to, [=, slot = out.slot, like = outline(out.value)] {
                const Tensor dy = gradient(slot, like);
-               const kernels::ScanProblem whole = make_problem(shape, sequences, nullptr);
+               const kernels::ScanProblem whole = problem_of(own);
+               const Tensor& states = saved_before.get();
+               Tensor dstates = cut ? carried(kept, whole, dy, *cut) : Tensor();
                Tensor memory = Tensor::empty(dy.memory(), sums, {whole.gradient_room()});
                std::vector<Tensor> d;
                for (const Saved* input : {&kept.x, &kept.dt, &kept.b, &kept.c, &kept.dt_bias, &kept.a_log, &kept.skip})
@@ -91,12 +133,32 @@ Var state_scan(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var&
                        device, whole, kept.inputs<T>(), dy.data<T>(), memory.mutable_data<Sum>(),
                        kernels::ScanGradients<T>{d[0].mutable_data<T>(), d[1].mutable_data<T>(), d[2].mutable_data<T>(),
                                                  d[3].mutable_data<T>(), d[4].mutable_data<Sum>(),
-                                                 d[5].mutable_data<Sum>(), d[6].mutable_data<Sum>()});
+                                                 d[5].mutable_data<Sum>(), d[6].mutable_data<Sum>()},
+                       cut ? states.data<Sum>() : nullptr, cut ? dstates.mutable_data<Sum>() : nullptr);
                  });
                });
                for (std::size_t i = 0; i < d.size(); ++i) accumulate(to[i], d[i]);
              }});
   return out;
+}
+
+}  // namespace
+
+Var state_scan(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var& c, const ScanWeights& weights,
+               const ScanShape& shape, const Sequences& sequences, const std::optional<SequenceState>& state) {
+  check_inputs(x, dt, b, c, weights, shape);
+  check_sequences("state_scan", sequences, x.shape()[0]);
+  if (state)
+    check_state("state_scan", *state, sequences, sum_dtype(x.value.dtype()),
+                {shape.num_heads, shape.width, shape.state_width});
+  return scanned(tape, x, dt, b, c, weights, shape, sequences, state, {});
+}
+
+Var cut_state_scan(Tape& tape, const Var& x, const Var& dt, const Var& b, const Var& c, const ScanWeights& weights,
+                   const ScanShape& shape, const SequenceRuns& runs, nn::ContextComm& comm) {
+  check_inputs(x, dt, b, c, weights, shape);
+  check_sequences("cut_state_scan", runs.own, x.shape()[0]);
+  return scanned(tape, x, dt, b, c, weights, shape, runs.own, {}, CutScan{runs, &comm});
 }
 
 }  // namespace limbeck::core

@@ -8,7 +8,7 @@
 #include <limits>
 #include <optional>
 
-#include "core/ops/sequences.h"
+#include "core/ops/sequence_runs.h"
 #include "core/tape.h"
 
 namespace limbeck::core {
@@ -42,5 +42,12 @@ struct ScanWeights {
 Var state_scan(Tape& tape, const Var& x /*[T,H*P]*/, const Var& dt /*[T,H]*/, const Var& b /*[T,G*N]*/,
                const Var& c /*[T,G*N]*/, const ScanWeights& weights, const ScanShape& shape, const Sequences& sequences,
                const std::optional<SequenceState>& state = {});
+
+/// The same of sequences that are cut over ranks, for this rank's tokens. Every rank hears what each run makes of no
+/// state, and what it leaves of one before it, H (P N + 1) numbers, and goes along the runs in their order; backward
+/// likewise, from their end. Saves also the states that its runs begin with. Collective, forward and backward.
+Var cut_state_scan(Tape& tape, const Var& x /*[T,H*P]*/, const Var& dt /*[T,H]*/, const Var& b /*[T,G*N]*/,
+                   const Var& c /*[T,G*N]*/, const ScanWeights& weights, const ScanShape& shape,
+                   const SequenceRuns& runs, nn::ContextComm& comm);
 
 }  // namespace limbeck::core

@@ -17,11 +17,12 @@
 //
 //     Var y = linear_exit(tape, hidden, down, Products::AsActivations, comm, /*chunks=*/4);
 //
-// and one whose factor is gathered first, some on their way here while it multiplies others:
+// and one whose factor is gathered first, some on their way here while it multiplies others; backward likewise:
 //
 //     const std::array weights = {up, gate};
-//     const std::vector<Var> hidden =
-//         enter_sequence_linear(tape, x, num_tokens, weights, Products::AsActivations, comm, /*chunks=*/4);
+//     const std::vector<Var> hidden = enter_linear(tape, x, weights, Products::AsActivations, comm, /*chunks=*/4);
+//     const std::vector<Var> of_share =
+//         enter_sequence_linear(tape, share, num_tokens, weights, Products::AsActivations, comm, /*chunks=*/4);
 //
 // Every rank calls these equally often and in the same order, forward and backward. With one rank they return what they
 // were given. The communicator outlives the tape.
@@ -61,16 +62,23 @@ void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorCom
 /// Forward: this rank's rows of the sum of the ranks' x [T,...]. Backward: the rows of all ranks' gradients.
 Var exit_sequence(Tape& tape, const Var& x, nn::TensorComm& comm);
 
-/// enter_sequence, linear without a bias of what it gives by each of the weights, and gather_again, by the same steps
-/// of the tape; but of up to `chunks` runs of each rank's share of the tokens one is gathered while all products of the
-/// run before are made. Rows are in the order of the tokens, as without.
+/// enter, and linear without a bias of what it gives by each of the weights. Backward the gradient of up to `chunks`
+/// runs of the tokens is made by all products, one of which is summed over the ranks while that of the next is made,
+/// and the weights get theirs beside the last, each by one product as without. The ranks' parts of an entry are added
+/// as they are without.
+std::vector<Var> enter_linear(Tape& tape, const Var& x /*[T,in]*/, std::span<const Var> weights /*[out,in]*/,
+                              Products products, nn::TensorComm& comm, std::int64_t chunks);
+/// The same of enter_sequence, with gather_again, by up to `chunks` runs of each rank's share of the tokens; forward
+/// one is gathered while all products of the run before are made. Rows are in the order of the tokens, as without.
+/// Backward what gather_again frees is on its way beside the first products.
 std::vector<Var> enter_sequence_linear(Tape& tape, const Var& rows /*[T_local,in]*/, std::int64_t num_rows,
                                        std::span<const Var> weights /*[out,in]*/, Products products,
                                        nn::TensorComm& comm, std::int64_t chunks);
 
-/// exit, or exit_sequence, of linear without a bias, by the same steps of the tape; but of up to `chunks` runs of the
-/// tokens (of exit_sequence of each rank's share of them) one is summed while the next is multiplied. The ranks' parts
-/// of an entry are added as they are without.
+/// exit, or exit_sequence, of linear without a bias; but of up to `chunks` runs of the tokens (of exit_sequence of each
+/// rank's share of them) one is summed while the next is multiplied. The ranks' parts of an entry are added as they are
+/// without. Backward exit_sequence gathers the gradient of one run while that of the run before is multiplied, and the
+/// weight gets its own by one product of the whole.
 Var linear_exit(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/, Products products,
                 nn::TensorComm& comm, std::int64_t chunks);
 Var linear_exit_sequence(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/, Products products,

@@ -2,6 +2,6 @@
 
 namespace limbeck::kernels {
 
-std::optional<BlockDots> block_dots(BlockFormat) { return std::nullopt; }
+std::span<const BlockDots> block_dots(BlockFormat) { return {}; }
 
 }  // namespace limbeck::kernels

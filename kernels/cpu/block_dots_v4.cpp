@@ -1,78 +1,63 @@
-#include "kernels/cpu/block_dots.h"
-
-#include <immintrin.h>
-
-#include <cstring>
-
-#include "kernels/block_values.h"
+// By AVX-512: sixteen floats are a register, and what nibbles stand for is one, of which they choose.
+#include "kernels/cpu/block_dots_of.h"
 
 namespace limbeck::kernels {
 namespace {
 
+using block_dots_of::bytes_at;
+using block_dots_of::Nibble16;
+using block_dots_of::number_at;
 using block_values::Byte;
-using block_values::Quants;
 
-__m512 floats(const std::int8_t* q) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(q))));
-}
+struct Sixteen {
+  using Floats = __m512;
+  using Nibbles = __m512i;  // a word each
+  using Codes = __m512;
+  using Mask = __mmask16;
+  struct Pair {
+    Floats first, second;
+  };
+  static constexpr int most_rows = 4;
 
-float half_at(const Byte* at) {
-  std::uint16_t bits = 0;
-  std::memcpy(&bits, at, sizeof bits);
-  return _cvtsh_ss(bits);
-}
+  static Floats load(const float* from) { return _mm512_loadu_ps(from); }
+  static void store(Floats x, float* to) { _mm512_store_ps(to, x); }
+  static Floats all(float x) { return _mm512_set1_ps(x); }
+  static Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+  static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  static float sum(Floats a, Floats b) { return _mm512_reduce_add_ps(_mm512_add_ps(a, b)); }
 
-template <void (*block)(const Byte*, Quants&), std::int64_t bytes, bool has_minimum, float (*scale_at)(const Byte*),
-          int rows>
-void dots(const std::byte* from, std::int64_t blocks, const float* a, std::int64_t step, const float* sums,
-          float* results) {
-  const auto* b = reinterpret_cast<const Byte*>(from);
-  float of_minima[rows] = {};
-  __m512 totals[rows];
-  for (__m512& total : totals) total = _mm512_setzero_ps();
-  for (std::int64_t i = 0; i < blocks; ++i, b += bytes) {
-    alignas(32) Quants q;
-    block(b, q);
-    const __m512 left = floats(q), right = floats(q + 16), scale = _mm512_set1_ps(scale_at(b));
-    const float minimum = has_minimum ? half_at(b + 2) : 0;
-#pragma GCC unroll 4
-    for (int row = 0; row < rows; ++row) {
-      const float* x = a + row * step + i * 32;
-      const __m512 sum = _mm512_fmadd_ps(left, _mm512_loadu_ps(x), _mm512_mul_ps(right, _mm512_loadu_ps(x + 16)));
-      totals[row] = _mm512_fmadd_ps(scale, sum, totals[row]);
-      if (has_minimum) of_minima[row] += minimum * sums[row * blocks + i];
-    }
+  static Floats half(const Byte* at) { return _mm512_cvtph_ps(_mm256_set1_epi16(number_at<std::int16_t>(at))); }
+  static Pair halves(const Byte* at) {
+    const Floats both = _mm512_cvtph_ps(_mm256_set1_epi32(number_at<std::int32_t>(at)));
+    return {_mm512_moveldup_ps(both), _mm512_movehdup_ps(both)};
   }
-  for (int row = 0; row < rows; ++row) results[row] = _mm512_reduce_add_ps(totals[row]) + of_minima[row];
-}
+  static Floats floats(__m128i bytes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
 
-template <void (*block)(const Byte*, Quants&), std::int64_t bytes, bool has_minimum,
-          float (*scale_at)(const Byte*) = half_at>
-constexpr BlockDots dots_of() {
-  return {dots<block, bytes, has_minimum, scale_at, 1>, dots<block, bytes, has_minimum, scale_at, rows_of_dots>};
-}
+  static Nibbles nibbles(const Byte* at) { return _mm512_cvtepu8_epi32(bytes_at(at)); }
+  template <int bits>
+  static Nibbles shifted(Nibbles nibbles) {
+    return _mm512_srli_epi32(nibbles, bits);
+  }
+  static Codes codes(const Nibble16& of, Floats scale) { return _mm512_mul_ps(scale, _mm512_load_ps(of.floats)); }
+  static Codes codes(const Nibble16& of, Floats scale, Floats minimum) {
+    return _mm512_fmadd_ps(scale, _mm512_load_ps(of.floats), minimum);
+  }
+  static Floats values(Nibbles nibbles, Codes codes) { return _mm512_permutexvar_ps(nibbles, codes); }
+
+  static Mask mask_of_bits(const Byte* at) { return number_at<Mask>(at); }
+  static Mask mask_of_bit(const Byte* at, int bit) {
+    return _mm_test_epi8_mask(bytes_at(at), _mm_set1_epi8(static_cast<char>(1 << bit)));
+  }
+  static Floats values(Nibbles nibbles, Mask mask, Codes codes, Codes others) {
+    return _mm512_mask_permutexvar_ps(values(nibbles, codes), mask, nibbles, others);
+  }
+  static Floats sum_of_values(Nibbles a, const Nibble16& of_a, Nibbles b, const Nibble16& of_b) {
+    return _mm512_add_ps(values(a, _mm512_load_ps(of_a.floats)), values(b, _mm512_load_ps(of_b.floats)));
+  }
+};
 
 }  // namespace
 
-std::optional<BlockDots> block_dots(BlockFormat format) {
-  switch (format) {
-    case BlockFormat::Q4_0:
-      return dots_of<block_values::q4_0, 18, false>();
-    case BlockFormat::Q4_1:
-      return dots_of<block_values::q4_1, 20, true>();
-    case BlockFormat::Q5_0:
-      return dots_of<block_values::q5_0, 22, false>();
-    case BlockFormat::Q5_1:
-      return dots_of<block_values::q5_1, 24, true>();
-    case BlockFormat::Q8_0:
-      return dots_of<block_values::q8_0, 34, false>();
-    case BlockFormat::IQ4_NL:
-      return dots_of<block_values::iq4_nl, 18, false>();
-    case BlockFormat::MXFP4:
-      return dots_of<block_values::mxfp4, 17, false, block_values::e8m0_half_at>();
-    default:
-      return std::nullopt;
-  }
-}
+std::span<const BlockDots> block_dots(BlockFormat format) { return block_dots_of::by_format<Sixteen>(format); }
 
 }  // namespace limbeck::kernels

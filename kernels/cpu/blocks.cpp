@@ -26,6 +26,12 @@ void expand_all(const Byte* from, std::int64_t count, float* out) {
   for (std::int64_t i = 0; i < count; ++i) block(from + i * bytes, out + i * elements);
 }
 
+/// Out of line: within a loop over blocks GCC takes a loop of 16 apart before it would make vectors of it.
+template <void (*block)(const Byte*, block_values::Quants&)>
+[[gnu::noinline]] void integers(const Byte* from, block_values::Quants& q) {
+  block(from, q);
+}
+
 template <void (*block)(const Byte*, block_values::Quants&), std::int64_t bytes, bool has_minimum>
 void expand_32(const Byte* from, std::int64_t count, float* __restrict out) {
   constexpr std::int64_t at_once = block_values::blocks_at_once;
@@ -35,7 +41,7 @@ void expand_32(const Byte* from, std::int64_t count, float* __restrict out) {
     block_values::read_scales<bytes, has_minimum>(from, n, scales, minima);
     for (std::int64_t i = 0; i < n; ++i) {
       block_values::Quants q;
-      block(from + i * bytes, q);
+      integers<block>(from + i * bytes, q);
 #pragma omp simd
       for (int j = 0; j < 32; ++j)
         out[j] = has_minimum ? scales[i] * static_cast<float>(q[j]) + minima[i] : scales[i] * static_cast<float>(q[j]);

@@ -1,7 +1,6 @@
-#include <cstring>
+#include <algorithm>
 #include <memory>
-#include <optional>
-#include <vector>
+#include <span>
 
 #include "kernels/blocks.h"
 #include "kernels/cpu/block_dots.h"
@@ -30,24 +29,20 @@ float dot(const float* a, const float* b, std::int64_t count) {
 }
 
 /// C = A B^T + beta C of few rows of A. A row of B is read once; where it cannot be multiplied as it is, it is expanded
-/// by parts.
+/// by parts. The bits of a row of C do not depend on the others, nor on the threads.
 void multiply_few(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const Blocks& b,
                   float beta, float* c) {
-  const std::int64_t elements = size_of(b.format).elements, blocks = k / elements;
-  const std::optional<BlockDots> kernel = block_dots(b.format);
-  std::vector<float> sums(kernel ? static_cast<std::size_t>(m * blocks) : 0);
-  for (std::size_t i = 0; i < sums.size(); ++i)
-    for (std::int64_t p = 0; p < elements; ++p) sums[i] += a[static_cast<std::int64_t>(i) * elements + p];
-  parallel_for(cpu, n, 1 + (1 << 14) / (k + 1), [=, &sums](std::int64_t begin, std::int64_t end) {
+  const std::int64_t elements = size_of(b.format).elements;
+  const std::span<const BlockDots> dots = block_dots(b.format);
+  parallel_for(cpu, n, 1 + (1 << 14) / (k + 1), [=](std::int64_t begin, std::int64_t end) {
     alignas(64) float values[values_at_once];
     for (std::int64_t j = begin; j < end; ++j) {
       float results[most_few_rows] = {};
-      if (kernel) {
-        const std::byte* row = b.from(j * k).data;
-        std::int64_t i = 0;
-        for (; i + rows_of_dots <= m; i += rows_of_dots)
-          kernel->rows(row, blocks, a + i * k, k, sums.data() + i * blocks, results + i);
-        for (; i < m; ++i) kernel->one(row, blocks, a + i * k, k, sums.data() + i * blocks, results + i);
+      if (!dots.empty()) {
+        for (std::int64_t i = 0, count = 0; i < m; i += count) {
+          count = std::min(m - i, std::ssize(dots));
+          dots[static_cast<std::size_t>(count - 1)](b.from(j * k).data, k / elements, a + i * k, k, results + i);
+        }
       } else {
         for (std::int64_t p = 0; p < k; p += values_at_once) {
           const std::int64_t count = std::min(values_at_once, k - p);

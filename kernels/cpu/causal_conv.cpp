@@ -64,15 +64,18 @@ class StripGradient {
  public:
   using A = Acc<T>;
 
-  StripGradient(const Conv<T>& conv, std::int64_t first, const T* dy, T* dx) : strip_(conv, first), dy_(dy), dx_(dx) {}
+  StripGradient(const Conv<T>& conv, std::int64_t first, const T* dy, T* dx, T* dstates)
+      : strip_(conv, first), dy_(dy), dx_(dx), dstates_(dstates) {}
 
   void run(const TokenRun& run) {
-    const std::int64_t taps = strip_.conv.taps;
+    // The first token whose gradient is asked for: with a state the earliest of its rows.
+    const std::int64_t past = strip_.conv.taps - 1;
+    const std::int64_t first = dstates_ != nullptr && run.is_first ? run.begin - past : run.begin;
     for (std::int64_t t = run.begin; t < run.end; ++t) {
       differentiate(run, t);
-      if (t - (taps - 1) >= run.begin) write(run, t - (taps - 1));
+      if (t - past >= first) write(run, t - past);
     }
-    for (std::int64_t t = std::max(run.begin, run.end - (taps - 1)); t < run.end; ++t) write(run, t);
+    for (std::int64_t t = std::max(first, run.end - past); t < run.end; ++t) write(run, t);
   }
   void write_sums(A* dweight, A* dbias) {
     flush();
@@ -107,19 +110,24 @@ class StripGradient {
     }
     if (++summed_ == summed_rows) flush();
   }
-  /// dx of token t: the tokens that read it have been differentiated.
+  /// dx of token t, or the gradient of the state's row that lies as far in front of the run: the tokens that read it
+  /// have been differentiated.
   void write(const TokenRun& run, std::int64_t t) {
     const std::int64_t taps = strip_.conv.taps;
     alignas(64) A sum[strip_columns] = {};
     for (std::int64_t k = 0; k < taps; ++k) {
       const std::int64_t reader = t + taps - 1 - k;
-      if (reader >= run.end) continue;
+      if (reader < run.begin || reader >= run.end) continue;
       const A* const g = gradient_[reader % most_taps];
 #pragma omp simd
       for (std::int64_t c = 0; c < strip_.n; ++c) sum[c] += strip_.weight[k][c] * g[c];
     }
-    T* const dx = dx_ + t * strip_.conv.channels + strip_.first;
-    for (std::int64_t c = 0; c < strip_.n; ++c) dx[c] = as<T>(sum[c]);
+    T* const row = t >= run.begin ? dx_ + t * strip_.conv.channels : state_gradient(run, run.begin - t);
+    for (std::int64_t c = 0; c < strip_.n; ++c) row[strip_.first + c] = as<T>(sum[c]);
+  }
+  T* state_gradient(const TokenRun& run, std::int64_t before) const {
+    const Conv<T>& conv = strip_.conv;
+    return dstates_ + (conv.sequences.slots[run.sequence] * (conv.taps - 1) + conv.taps - 1 - before) * conv.channels;
   }
   /// Sums go over blocks of tokens, then over the blocks.
   void flush() {
@@ -133,7 +141,7 @@ class StripGradient {
 
   Strip<T> strip_;
   const T* dy_;
-  T* dx_;
+  T *dx_, *dstates_;
   std::int64_t summed_ = 0;
   alignas(64) A gradient_[most_taps][strip_columns];  // of the last tokens, by their number
   alignas(64) A part_[most_taps + 1][strip_columns] = {};
@@ -186,11 +194,11 @@ void causal_conv(const D& cpu, const Sequences& sequences, const T* x, const Acc
 template <class D, class T>
 void causal_conv_gradient(const D& cpu, const Sequences& sequences, const T* x, const Acc<T>* weight,
                           const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias, std::int64_t channels,
-                          std::int64_t taps) {
+                          std::int64_t taps, const T* states, T* dstates) {
   const std::vector<TokenRun> runs = token_runs(sequences);
-  const Conv<T> conv{sequences, x, weight, bias, nullptr, channels, taps};
+  const Conv<T> conv{sequences, x, weight, bias, states, channels, taps};
   for_each_task(cpu, (channels + strip_columns - 1) / strip_columns, [&](std::int64_t i) {
-    StripGradient<T> strip(conv, i * strip_columns, dy, dx);
+    StripGradient<T> strip(conv, i * strip_columns, dy, dx, dstates);
     for (const TokenRun& run : runs) strip.run(run);
     strip.write_sums(dweight, dbias);
   });
@@ -200,7 +208,7 @@ void causal_conv_gradient(const D& cpu, const Sequences& sequences, const T* x, 
   template void causal_conv(const Cpu&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, T*, T*,            \
                             std::int64_t, std::int64_t);                                                             \
   template void causal_conv_gradient(const Cpu&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, const T*, \
-                                     T*, Acc<T>*, Acc<T>*, std::int64_t, std::int64_t);
+                                     T*, Acc<T>*, Acc<T>*, std::int64_t, std::int64_t, const T*, T*);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

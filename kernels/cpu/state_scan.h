@@ -43,7 +43,7 @@ struct Chunks {
     for (const TokenRun& tokens : token_runs(s)) {
       const bool with_slot = s.slots != nullptr;
       const std::int64_t sequence_end = s.offsets[tokens.sequence + 1];
-      if (with_slot && sequence_end - s.offsets[tokens.sequence] <= scan_few_tokens) {
+      if (with_slot && p.few_by_tokens && sequence_end - s.offsets[tokens.sequence] <= scan_few_tokens) {
         if (tokens.is_first) few.push_back(tokens.sequence);
         continue;
       }
@@ -133,6 +133,20 @@ void write_state(const ScanProblem& p, const A* panels, A* to) {
   for (std::int64_t c = 0; c < p.width; ++c)
     for (std::int64_t n = 0; n < p.state_width; ++n)
       to[c * p.state_width + n] = panels[(c / block * p.state_width + n) * block + c % block];
+}
+
+/// The row of a sequence with a slot, and a head, in states [S,H,P,N].
+template <class A>
+A* state_of(const ScanProblem& p, A* states, std::int64_t sequence, std::int64_t head) {
+  return states + (p.sequences.slots[sequence] * p.num_heads + head) * p.width * p.state_width;
+}
+/// That as panels; 0 of null.
+template <class A>
+void read_state_of(const ScanProblem& p, const A* states, std::int64_t sequence, std::int64_t head, A* panels) {
+  if (states == nullptr)
+    std::fill_n(panels, p.state_elements(), A(0));
+  else
+    read_state(p, state_of(p, states, sequence, head), panels);
 }
 
 /// Rows [count,width] of values, `step` apart, as rows [padded(count),padded(width)] of A, with zeros around them.
@@ -234,7 +248,7 @@ void sum_chunks(const Cpu& cpu, const ScanProblem& p, const Chunks& chunks, cons
       });
 }
 
-/// The states between chunks, from what is before the runs on.
+/// The states between chunks, from what is before the runs on; that is 0 where `states` is null.
 template <class T>
 void make_states(const Cpu& cpu, const ScanProblem& p, const Chunks& chunks, const ScanInputs<T>& in,
                  const Room<Acc<T>>& room, const Acc<T>* states) {
@@ -248,16 +262,35 @@ void make_states(const Cpu& cpu, const ScanProblem& p, const Chunks& chunks, con
   for_each_task(cpu, std::ssize(chunks.runs) * p.num_heads, [&](std::int64_t task) {
     const ChunkRun& run = chunks.runs[task / p.num_heads];
     const std::int64_t head = task % p.num_heads;
-    if (run.has_slot_before) {
-      const A* const from =
-          states + (p.sequences.slots[run.tokens.sequence] * p.num_heads + head) * p.width * p.state_width;
-      read_state(p, from, room.state(chunks.chunks[run.first].before, head));
-    }
+    if (run.has_slot_before)
+      read_state_of(p, states, run.tokens.sequence, head, room.state(chunks.chunks[run.first].before, head));
     for (std::int64_t i = run.first; i < run.end; ++i) {
       const Chunk& chunk = chunks.chunks[i];
       if (chunk.before < 0 || chunk.behind < 0) continue;
       add_state(room.state(chunk.before, head), exponential(*room.sum(head, chunk.begin + chunk.count - 1)),
                 p.state_elements(), room.state(chunk.behind, head));
+    }
+  });
+}
+
+/// The gradients of states between chunks, from those of what the runs leave on, which are 0 where `dstates` is null.
+template <class T>
+void make_after(const Cpu& cpu, const ScanProblem& p, const Chunks& chunks, const ScanInputs<T>& in, const T* dy,
+                const Room<Acc<T>>& after, const Acc<T>* dstates) {
+  using A = Acc<T>;
+  sum_chunks(
+      cpu, p, chunks, in.c, dy, after, [](const Chunk& chunk) { return chunk.before; },
+      [](const Decays<A>& decays, A* weight) { std::copy_n(decays.from_begin, scan_chunk, weight); });
+  for_each_task(cpu, std::ssize(chunks.runs) * p.num_heads, [&](std::int64_t task) {
+    const ChunkRun& run = chunks.runs[task / p.num_heads];
+    const std::int64_t head = task % p.num_heads;
+    if (run.has_slot_behind)
+      read_state_of(p, dstates, run.tokens.sequence, head, after.state(chunks.chunks[run.end - 1].behind, head));
+    for (std::int64_t i = run.end - 1; i >= run.first; --i) {
+      const Chunk& chunk = chunks.chunks[i];
+      if (chunk.before < 0 || chunk.behind < 0) continue;
+      add_state(after.state(chunk.behind, head), exponential(*after.sum(head, chunk.begin + chunk.count - 1)),
+                p.state_elements(), after.state(chunk.before, head));
     }
   });
 }

@@ -297,26 +297,6 @@ void Task<T>::write_group() {
   }
 }
 
-/// The gradients of states behind chunks, from the last chunk on.
-template <class T>
-void make_after(const Cpu& cpu, const ScanProblem& p, const Chunks& chunks, const ScanInputs<T>& in, const T* dy,
-                const Room<Acc<T>>& after) {
-  using A = Acc<T>;
-  sum_chunks(
-      cpu, p, chunks, in.c, dy, after, [](const Chunk& chunk) { return chunk.before; },
-      [](const Decays<A>& decays, A* weight) { std::copy_n(decays.from_begin, scan_chunk, weight); });
-  for_each_task(cpu, std::ssize(chunks.runs) * p.num_heads, [&](std::int64_t task) {
-    const ChunkRun& run = chunks.runs[task / p.num_heads];
-    const std::int64_t head = task % p.num_heads;
-    for (std::int64_t i = run.end - 1; i >= run.first; --i) {
-      const Chunk& chunk = chunks.chunks[i];
-      if (chunk.before < 0 || chunk.behind < 0) continue;
-      add_state(after.state(chunk.behind, head), exponential(*after.sum(head, chunk.begin + chunk.count - 1)),
-                p.state_elements(), after.state(chunk.before, head));
-    }
-  });
-}
-
 /// total[h] = Σ_t terms[h,t], over blocks of tokens, then over the blocks.
 template <class A>
 void sum_tokens(const Cpu& cpu, const A* terms, std::int64_t heads, std::int64_t tokens, A* total) {
@@ -340,7 +320,7 @@ void sum_tokens(const Cpu& cpu, const A* terms, std::int64_t heads, std::int64_t
 
 template <class D, class T>
 void state_scan_gradient(const D& cpu, const ScanProblem& p, const ScanInputs<T>& in, const T* dy, Acc<T>* memory,
-                         const ScanGradients<T>& gradients) {
+                         const ScanGradients<T>& gradients, const Acc<T>* states, Acc<T>* dstates) {
   using namespace scan;
   using A = Acc<T>;
   const Chunks chunks(p);
@@ -349,8 +329,15 @@ void state_scan_gradient(const D& cpu, const ScanProblem& p, const ScanInputs<T>
   after.first_state = room.state(p.num_states(), 0);
   A* const skip_terms = after.state(p.num_states(), 0);
   make_steps(cpu, p, chunks.chunks, in, room);
-  make_states<T>(cpu, p, chunks, in, room, nullptr);
-  make_after(cpu, p, chunks, in, dy, after);
+  make_states(cpu, p, chunks, in, room, states);
+  make_after(cpu, p, chunks, in, dy, after, dstates);
+  for_each_task(cpu, std::ssize(chunks.runs) * p.num_heads, [&](std::int64_t task) {
+    const ChunkRun& run = chunks.runs[task / p.num_heads];
+    const std::int64_t head = task % p.num_heads;
+    if (run.has_slot_before)
+      write_state(p, after.state(chunks.chunks[run.first].before, head),
+                  state_of(p, dstates, run.tokens.sequence, head));
+  });
   const Backward<T> backward{p, in, dy, room, after, skip_terms, gradients};
   const attention::Tiles<A> tiles(cpu);
   for_each_task(
@@ -365,7 +352,7 @@ void state_scan_gradient(const D& cpu, const ScanProblem& p, const ScanInputs<T>
 
 #define LIMBECK_INSTANTIATE(T)                                                                               \
   template void state_scan_gradient(const Cpu&, const ScanProblem&, const ScanInputs<T>&, const T*, Acc<T>*, \
-                                    const ScanGradients<T>&);
+                                    const ScanGradients<T>&, const Acc<T>*, Acc<T>*);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

@@ -129,9 +129,6 @@ void state_scan(const D& cpu, const ScanProblem& p, const ScanInputs<T>& in, Acc
   const Room<A> room(p, memory);
   const Forward<T> forward{p, in, room, y};
   const attention::Tiles<A> tiles(cpu);
-  const auto state_of = [&](std::int64_t sequence, std::int64_t head) {
-    return states + (p.sequences.slots[sequence] * p.num_heads + head) * p.width * p.state_width;
-  };
   make_steps(cpu, p, chunks.chunks, in, room);
   make_states(cpu, p, chunks, in, room, states);
   for_each_task(
@@ -143,13 +140,14 @@ void state_scan(const D& cpu, const ScanProblem& p, const ScanInputs<T>& in, Acc
     const ChunkRun& run = chunks.runs[task / p.num_heads];
     const std::int64_t head = task % p.num_heads;
     if (run.has_slot_behind)
-      write_state(p, room.state(chunks.chunks[run.end - 1].behind, head), state_of(run.tokens.sequence, head));
+      write_state(p, room.state(chunks.chunks[run.end - 1].behind, head),
+                  state_of(p, states, run.tokens.sequence, head));
   });
   for_each_task(
       cpu, std::ssize(chunks.few) * p.num_heads, [] { return Memory(); },
       [&](std::int64_t task, Memory& own) {
         const std::int64_t sequence = chunks.few[task / p.num_heads], head = task % p.num_heads;
-        run_tokens(forward, sequence, head, state_of(sequence, head), own);
+        run_tokens(forward, sequence, head, state_of(p, states, sequence, head), own);
       });
 }
 

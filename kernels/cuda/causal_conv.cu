@@ -107,6 +107,26 @@ __global__ void __launch_bounds__(usual_threads) conv_gradient_kernel(const Conv
   }
 }
 
+/// Of the rows of states that sequences go on from: a block has a sequence.
+template <class T>
+__global__ void __launch_bounds__(usual_threads)
+    conv_states_gradient_kernel(const Conv<T> conv, const T* dy, T* dstates) {
+  using A = Acc<T>;
+  const Sequences& s = conv.sequences;
+  for (std::int64_t n = blockIdx.x; n < s.number; n += gridDim.x) {
+    const std::int64_t first = s.offsets[n], end = s.offsets[n + 1];
+    if (first == end) continue;
+    T* const state = dstates + s.slots[n] * (conv.taps - 1) * conv.channels;
+    for (std::int64_t c = threadIdx.x; c < conv.channels; c += blockDim.x)
+      for (int k = 0; k < conv.taps - 1; ++k) {  // taps - 1 - k in front of the first token
+        A sum = 0;
+        for (int i = 0; i <= k && first + i < end && s.document[first + i] == s.document[first]; ++i)
+          sum += conv.weight[c * conv.taps + k - i] * conv.gradient(conv.past(first + i, n, first), c, dy);
+        state[k * conv.channels + c] = rounded<T>(sum);
+      }
+  }
+}
+
 /// A thread has a channel, from `first_channel` on, and the tokens of part blockIdx.y: parts [.,channels*taps] of the
 /// weight's gradient and [.,channels] of the bias's.
 template <class T>
@@ -151,13 +171,16 @@ void causal_conv(const D& cuda, const Sequences& sequences, const T* x, const Ac
 template <class D, class T>
 void causal_conv_gradient(const D& cuda, const Sequences& sequences, const T* x, const Acc<T>* weight,
                           const Acc<T>* bias, const T* dy, T* dx, Acc<T>* dweight, Acc<T>* dbias, std::int64_t channels,
-                          std::int64_t taps) {
+                          std::int64_t taps, const T* states, T* dstates) {
   using A = Acc<T>;
   if (channels == 0) return;
-  const Conv<T> conv{sequences, x, weight, bias, nullptr, channels, static_cast<int>(taps)};
+  const Conv<T> conv{sequences, x, weight, bias, states, channels, static_cast<int>(taps)};
   if (sequences.tokens > 0)
     gpu::launch(cuda, conv_gradient_kernel<T>, blocks_for(cuda, sequences.tokens),
                 threads_for_row(channels, usual_threads), 0, conv, dy, dx);
+  if (sequences.tokens > 0 && dstates != nullptr)
+    gpu::launch(cuda, conv_states_gradient_kernel<T>, blocks_for(cuda, sequences.number),
+                threads_for_row(channels, usual_threads), 0, conv, dy, dstates);
   // As many channels at a time as there is scratch memory for.
   const std::int64_t num_parts = parts_of_rows(sequences.tokens);
   const std::int64_t strip = std::int64_t{CudaState::workspace_bytes / sizeof(A)} / (1024 * (most_taps + 1)) - 1;
@@ -179,7 +202,7 @@ void causal_conv_gradient(const D& cuda, const Sequences& sequences, const T* x,
   template void causal_conv(const Cuda&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, T*, T*,            \
                             std::int64_t, std::int64_t);                                                              \
   template void causal_conv_gradient(const Cuda&, const Sequences&, const T*, const Acc<T>*, const Acc<T>*, const T*, \
-                                     T*, Acc<T>*, Acc<T>*, std::int64_t, std::int64_t);
+                                     T*, Acc<T>*, Acc<T>*, std::int64_t, std::int64_t, const T*, T*);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

@@ -47,7 +47,7 @@ struct ChunkedSequence {
 };
 
 __device__ inline bool is_of_few(const ScanProblem& p, std::int64_t count) {
-  return p.sequences.slots != nullptr && count <= scan_few_tokens;
+  return p.sequences.slots != nullptr && p.few_by_tokens && count <= scan_few_tokens;
 }
 
 /// f(sequence) for each that is in chunks, until it says true.
@@ -314,7 +314,8 @@ __global__ void __launch_bounds__(scan_threads)
 }
 
 /// Adds to each state behind a chunk what is left of the one before, or to gradients the other way round: block
-/// (elements, head, sequence), a thread has an element. With slots what is before a sequence is read first.
+/// (elements, head, sequence), a thread has an element. With slots what is before a sequence, or the gradient of what
+/// it leaves, is read first, which is 0 where `slot_states` is null.
 template <bool Behind, class A>
 __global__ void __launch_bounds__(scan_threads)
     carry_kernel(const ScanProblem p, const Room<A> room, A* states, const A* slot_states) {
@@ -324,9 +325,11 @@ __global__ void __launch_bounds__(scan_threads)
   const auto at = [&](std::int64_t number) { return (number * p.num_heads + head) * p.state_elements() + element; };
   for_each_sequence(p, [&](const ChunkedSequence& s) {
     if (s.sequence % gridDim.z != blockIdx.z) return false;
-    if (slot_states != nullptr)
-      states[at(s.first_state)] =
-          slot_states[(p.sequences.slots[s.sequence] * p.num_heads + head) * elements + element];
+    if (p.sequences.slots != nullptr)
+      states[at(s.first_state + (Behind ? 0 : s.num_chunks()))] =
+          slot_states == nullptr
+              ? A{0}
+              : slot_states[(p.sequences.slots[s.sequence] * p.num_heads + head) * elements + element];
     for (std::int64_t i = 0; i < s.num_chunks(); ++i) {
       const std::int64_t k = Behind ? i : s.num_chunks() - 1 - i;
       const Chunk chunk = s.chunk(p, k);
@@ -350,16 +353,59 @@ void carry(const Cuda& cuda, const ScanProblem& p, const Room<A>& room, A* state
               dim3(scan_threads), 0, p, room, states, slot_states);
 }
 
-/// Steps, and the states between chunks.
+/// Of sequences with slots, in chunks, what they leave, or the gradients of what they go on from, to rows [S,H,pitch]:
+/// block (elements, head). Where a row has a number more, that is what the sequence leaves of a state before it.
+template <bool Behind, class A>
+__global__ void __launch_bounds__(scan_threads)
+    write_states_kernel(const ScanProblem p, const Room<A> room, const A* states, A* rows, std::int64_t pitch) {
+  const std::int64_t element = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x, head = blockIdx.y;
+  if (element >= pitch) return;
+  for_each_sequence(p, [&](const ChunkedSequence& s) {
+    A value = 1;
+    if (element < p.width * p.state_width) {
+      const std::int64_t number = s.first_state + (Behind ? s.num_chunks() : 0);
+      value = states[(number * p.num_heads + head) * p.state_elements() + element];
+    } else {
+      for (std::int64_t k = 0; k < s.num_chunks(); ++k) value *= room.wholes[(s.first_chunk + k) * p.num_heads + head];
+    }
+    rows[(p.sequences.slots[s.sequence] * p.num_heads + head) * pitch + element] = value;
+    return false;
+  });
+}
+
+template <bool Behind, class A>
+void write_states(const Cuda& cuda, const ScanProblem& p, const Room<A>& room, const A* states, A* rows,
+                  std::int64_t pitch) {
+  gpu::launch(cuda, write_states_kernel<Behind, A>,
+              dim3(static_cast<unsigned>(ceil_div(pitch, scan_threads)), static_cast<unsigned>(p.num_heads)),
+              dim3(scan_threads), 0, p, room, states, rows, pitch);
+}
+
+template <class T>
+void make_steps(const Cuda& cuda, const ScanProblem& p, const ScanInputs<T>& in, const Room<Acc<T>>& room) {
+  const auto chunks = static_cast<unsigned>(most_chunks(p));
+  gpu::launch(cuda, steps_kernel<T>, dim3(chunks, static_cast<unsigned>(ceil_div(p.num_heads, scan_threads))),
+              dim3(scan_threads), 0, p, in, room);
+}
+
+/// The states between chunks, behind make_steps.
 template <class T>
 void make_states(const Cuda& cuda, const ScanProblem& p, const ScanInputs<T>& in, const Room<Acc<T>>& room,
                  const Acc<T>* slot_states) {
   const auto chunks = static_cast<unsigned>(most_chunks(p)), heads = static_cast<unsigned>(p.num_heads);
-  gpu::launch(cuda, steps_kernel<T>, dim3(chunks, static_cast<unsigned>(ceil_div(p.num_heads, scan_threads))),
-              dim3(scan_threads), 0, p, in, room);
   gpu::launch(cuda, chunk_states_kernel<true, T>, dim3(chunks, heads), dim3(scan_threads), 0, p, in.x, in.b, room,
               room.states);
   carry<true>(cuda, p, room, room.states, slot_states);
+}
+
+/// The gradients of the states between chunks, behind make_steps.
+template <class T>
+void make_after(const Cuda& cuda, const ScanProblem& p, const ScanInputs<T>& in, const T* dy,
+                const Room<Acc<T>>& room, Acc<T>* after, const Acc<T>* slot_gradients) {
+  gpu::launch(cuda, chunk_states_kernel<false, T>,
+              dim3(static_cast<unsigned>(most_chunks(p)), static_cast<unsigned>(p.num_heads)), dim3(scan_threads), 0, p,
+              dy, in.c, room, after);
+  carry<false>(cuda, p, room, after, slot_gradients);
 }
 
 }  // namespace limbeck::kernels::cuda_scan

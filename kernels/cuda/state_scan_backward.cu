@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(scan_threads) sum_tokens_kernel(const A* terms
 
 template <class D, class T>
 void state_scan_gradient(const D& cuda, const ScanProblem& p, const ScanInputs<T>& in, const T* dy, Acc<T>* memory,
-                         const ScanGradients<T>& gradients) {
+                         const ScanGradients<T>& gradients, const Acc<T>* states, Acc<T>* dstates) {
   using namespace cuda_scan;
   using A = Acc<T>;
   const Room<A> room(p, memory);
@@ -203,10 +203,10 @@ void state_scan_gradient(const D& cuda, const ScanProblem& p, const ScanInputs<T
   const auto heads = static_cast<unsigned>(p.num_heads), groups = static_cast<unsigned>(p.num_groups);
   if (p.sequences.tokens > 0) {
     const auto chunks = static_cast<unsigned>(most_chunks(p));
-    make_states<T>(cuda, p, in, room, nullptr);
-    gpu::launch(cuda, chunk_states_kernel<false, T>, dim3(chunks, heads), dim3(scan_threads), 0, p, dy, in.c, room,
-                after);
-    carry<false, A>(cuda, p, room, after, nullptr);
+    make_steps<T>(cuda, p, in, room);
+    make_states<T>(cuda, p, in, room, states);
+    make_after<T>(cuda, p, in, dy, room, after, dstates);
+    if (dstates != nullptr) write_states<false, A>(cuda, p, room, after, dstates, p.width * p.state_width);
     const Backward<T> backward{p, in, dy, room, after, skip_terms};
     gpu::launch(cuda, factors_gradient_kernel<T>,
                 dim3(chunks, groups, static_cast<unsigned>(ceil_div(p.state_width, tile))), dim3(scan_threads),
@@ -224,7 +224,7 @@ void state_scan_gradient(const D& cuda, const ScanProblem& p, const ScanInputs<T
 
 #define LIMBECK_INSTANTIATE(T)                                                                                \
   template void state_scan_gradient(const Cuda&, const ScanProblem&, const ScanInputs<T>&, const T*, Acc<T>*, \
-                                    const ScanGradients<T>&);
+                                    const ScanGradients<T>&, const Acc<T>*, Acc<T>*);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

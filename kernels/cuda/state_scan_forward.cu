@@ -45,19 +45,6 @@ __global__ void __launch_bounds__(scan_threads)
   }
 }
 
-/// Of sequences in chunks, what they leave: block (elements, head).
-template <class A>
-__global__ void __launch_bounds__(scan_threads) last_states_kernel(const ScanProblem p, const Room<A> room, A* states) {
-  const std::int64_t element = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x, head = blockIdx.y;
-  const std::int64_t elements = p.width * p.state_width;
-  if (element >= elements) return;
-  for_each_sequence(p, [&](const ChunkedSequence& s) {
-    states[(p.sequences.slots[s.sequence] * p.num_heads + head) * elements + element] =
-        room.state(p, s.first_state + s.num_chunks(), head)[element];
-    return false;
-  });
-}
-
 /// Sequences of a few tokens: block (sequence, head). A warp has a row of the state, a channel's, at a time, and a lane
 /// every 32nd value of it.
 template <class T>
@@ -70,7 +57,7 @@ __global__ void __launch_bounds__(scan_threads)
   const A rate = -std::exp(in.a_log[head]);
   for (std::int64_t sequence = blockIdx.x; sequence < s.number; sequence += gridDim.x) {
     const std::int64_t begin = s.offsets[sequence], end = s.offsets[sequence + 1];
-    if (end - begin > scan_few_tokens) continue;
+    if (!is_of_few(p, end - begin)) continue;
     A* const state = states + (s.slots[sequence] * p.num_heads + head) * p.width * n;
     for (std::int64_t t = begin; t < end; ++t) {
       const bool begins = t > begin && s.document[t] != s.document[t - 1];
@@ -105,13 +92,13 @@ void state_scan(const D& cuda, const ScanProblem& p, const ScanInputs<T>& in, Ac
   if (p.sequences.tokens == 0) return;
   const Room<A> room(p, memory);
   const auto heads = static_cast<unsigned>(p.num_heads);
+  make_steps<T>(cuda, p, in, room);
   make_states<T>(cuda, p, in, room, states);
   gpu::launch(cuda, outputs_kernel<T>, dim3(static_cast<unsigned>(most_chunks(p)), heads), dim3(scan_threads),
               Pairs<A>::bytes, p, in, room, outputs);
   if (states == nullptr) return;
-  gpu::launch(cuda, last_states_kernel<A>,
-              dim3(static_cast<unsigned>(ceil_div(p.width * p.state_width, scan_threads)), heads), dim3(scan_threads),
-              0, p, room, states);
+  write_states<true, A>(cuda, p, room, room.states, states, p.width * p.state_width);
+  if (!p.few_by_tokens) return;
   gpu::launch(cuda, tokens_kernel<T>, dim3(blocks_for(cuda, p.sequences.number).x, heads), dim3(scan_threads), 0, p, in,
               states, outputs);
 }

@@ -1,21 +1,10 @@
 #include "launch/console/slurm_tasks.h"
 
-#include <charconv>
 #include <optional>
-#include <system_error>
+
+#include "launch/console/read_number.h"
 
 namespace limbeck::launch {
-namespace {
-
-/// A whole number from 1 on, all of the text.
-std::optional<int> number(std::string_view text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value < 1) return std::nullopt;
-  return value;
-}
-
-}  // namespace
 
 int tasks_on_node(std::string_view tasks_per_node, int node) {
   std::string_view rest = tasks_per_node;
@@ -24,10 +13,10 @@ int tasks_on_node(std::string_view tasks_per_node, int node) {
     rest.remove_prefix(entry.size() < rest.size() ? entry.size() + 1 : entry.size());
     std::optional<int> nodes = 1;
     if (const std::size_t times = entry.find("(x"); times != std::string_view::npos && entry.ends_with(')')) {
-      nodes = number(entry.substr(times + 2, entry.size() - times - 3));
+      nodes = number_from(entry.substr(times + 2, entry.size() - times - 3), 1);
       entry = entry.substr(0, times);
     }
-    const std::optional<int> tasks = number(entry);
+    const std::optional<int> tasks = number_from(entry, 1);
     if (!tasks || !nodes) return 0;
     if (node < *nodes) return *tasks;
     node -= *nodes;

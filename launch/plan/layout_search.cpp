@@ -128,7 +128,7 @@ class Search {
         for (const int ep : sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1))) {
           const int dp = ranks / tp / cp;
           const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
-          if (feeds_all && cuts_experts(ep))
+          if (feeds_all)
             found.push_back({.layout = layout_text(world_.num_ranks, stages, cp, tp, ep), .sequence_parallel = tp > 1});
         }
     if (stages > 1)
@@ -143,8 +143,7 @@ class Search {
     std::vector<Candidate> all = candidates(1);
     if (is_automatic(config_)) return all;
     Candidate own = own_candidate();
-    const bool is_refused = !cuts_experts(at_least_one(parallel::parse_layout(own.layout).ep));
-    if (!is_refused && std::ranges::find(all, own) == all.end()) all.push_back(std::move(own));
+    if (std::ranges::find(all, own) == all.end()) all.push_back(std::move(own));
     return all;
   }
 
@@ -160,13 +159,13 @@ class Search {
   }
 
   /// It refuses one whose experts are dealt anew with moments in 8 bits that are shared within one
-  /// (check_experts_may_move): among more ranks than have experts of their own.
+  /// (check_experts_may_move): among more ranks than some have experts of their own.
   bool takes_shares(const Candidate& candidate) const {
     if (config_.parallel.deal_experts_every_steps == 0 || !config_.optimizer.eight_bit_state) return true;
     const parallel::Layout sizes = parallel::parse_layout(candidate.layout);
     const int ep = at_least_one(sizes.ep),
               edp = world_.num_ranks / (at_least_one(sizes.pp) * ep * at_least_one(sizes.etp));
-    if (ep == 1 || edp <= models_.student.moe.num_experts / ep) return true;
+    if (ep == 1 || edp <= std::max<std::int64_t>(models_.student.moe.num_experts / ep, 1)) return true;
     PlannedLayout shared{candidate.layout, Shard::Optimizer, candidate.sequence_parallel};
     if (!candidate.works.empty()) shared.work = candidate.works.front();
     try {
@@ -175,11 +174,6 @@ class Search {
     } catch (const core::UsageError&) {
       return false;
     }
-  }
-
-  /// Those that are dealt anew are as many on each rank.
-  bool cuts_experts(int ep) const {
-    return config_.parallel.deal_experts_every_steps == 0 || models_.student.moe.num_experts % ep == 0;
   }
 
   /// Without its time.

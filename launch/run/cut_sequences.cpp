@@ -50,7 +50,6 @@ void check_cut_sequences(const RunConfig& config, const nn::ModelConfig& student
         {"objective.reward", c.reward.has_value()},
         {"objective.bridge", c.bridge != Bridge::None},
         {"objective.control SHUFFLED_POSITIONS", c.control == Control::ShuffledPositions},
-        {"Mamba-2 layers (model.mamba)", student.num_mamba_layers() > 0},
         {"a teacher beside layers that predict further tokens", config.teacher && student.num_predict_layers > 0}})
     if (is_given)
       core::fail_usage(

@@ -6,7 +6,9 @@
 #include <numeric>
 #include <set>
 
+#include "core/counted.h"
 #include "core/error.h"
+#include "core/slice.h"
 
 namespace limbeck::launch {
 namespace {
@@ -29,6 +31,14 @@ std::vector<T> places_in(const ExpertOrder& order) {
   return places;
 }
 
+/// Whose each of the places is.
+std::vector<std::int64_t> ranks_of_places(std::int64_t num_experts, std::int64_t num_ranks) {
+  std::vector<std::int64_t> ranks;
+  for (std::int64_t r = 0; r < num_ranks; ++r)
+    ranks.insert(ranks.end(), at(core::slice_of(num_experts, r, num_ranks).count), r);
+  return ranks;
+}
+
 /// Among how many ranks what is kept of experts is dealt.
 int sharers_of(const std::vector<Fragment>& fragments) {
   const auto stack = std::ranges::find_if(
@@ -47,26 +57,29 @@ std::vector<core::Parameter*> stacks_of(const nn::Moe& moe) {
 
 double fullest_rank(std::span<const double> load, const ExpertOrder& order, std::int64_t num_ranks) {
   std::vector<double> of_rank(at(num_ranks), 0.0);
-  const std::int64_t num_local = std::ssize(load) / num_ranks;
+  const auto rank_of_place = ranks_of_places(std::ssize(load), num_ranks);
   for (std::int64_t i = 0; i < std::ssize(load); ++i)
-    of_rank[at(i / num_local)] += load[at(order.empty() ? i : order[at(i)])];
+    of_rank[at(rank_of_place[at(i)])] += load[at(order.empty() ? i : order[at(i)])];
   return std::ranges::max(of_rank);
 }
 
 ExpertOrder dealt_by_load(std::span<const double> load, const ExpertOrder& order, std::int64_t num_ranks) {
-  const std::int64_t num_experts = std::ssize(load), num_local = num_experts / num_ranks;
+  const std::int64_t num_experts = std::ssize(load);
   const ExpertOrder before = order.empty() ? model_order(num_experts) : order;
   const auto place = places_in<std::int64_t>(before);
+  const auto rank_of_place = ranks_of_places(num_experts, num_ranks);
+  const auto own_rank = [&](std::int64_t e) { return rank_of_place[at(place[at(e)])]; };
   ExpertOrder longest_first = model_order(num_experts);
   std::ranges::stable_sort(longest_first, std::greater(), [&](std::int64_t e) { return load[at(e)]; });
   std::vector<double> of_rank(at(num_ranks), 0.0);
-  std::vector<std::int64_t> room(at(num_ranks), num_local), rank_of(at(num_experts));
+  std::vector<std::int64_t> room(at(num_ranks), 0), rank_of(at(num_experts));
+  for (const std::int64_t r : rank_of_place) ++room[at(r)];
   for (const std::int64_t e : longest_first) {
     std::int64_t best = -1;
     const auto is_better = [&](std::int64_t r) {
       if (room[at(r)] == 0) return false;
       if (best < 0 || of_rank[at(r)] < of_rank[at(best)]) return true;
-      return of_rank[at(r)] == of_rank[at(best)] && r == place[at(e)] / num_local;
+      return of_rank[at(r)] == of_rank[at(best)] && r == own_rank(e);
     };
     for (std::int64_t r = 0; r < num_ranks; ++r)
       if (is_better(r)) best = r;
@@ -77,12 +90,13 @@ ExpertOrder dealt_by_load(std::span<const double> load, const ExpertOrder& order
   ExpertOrder dealt(at(num_experts), -1);
   std::vector<std::int64_t> others;
   for (std::int64_t e = 0; e < num_experts; ++e) {
-    if (rank_of[at(e)] == place[at(e)] / num_local)
+    if (rank_of[at(e)] == own_rank(e))
       dealt[at(place[at(e)])] = e;
     else
       others.push_back(e);
   }
-  for (const std::int64_t e : others) *std::find(dealt.begin() + rank_of[at(e)] * num_local, dealt.end(), -1) = e;
+  for (const std::int64_t e : others)
+    *std::find(dealt.begin() + core::slice_of(num_experts, rank_of[at(e)], num_ranks).first, dealt.end(), -1) = e;
   return dealt;
 }
 
@@ -92,19 +106,15 @@ bool deals_experts(const ParallelConfig& config, const nn::ModelConfig& student,
 
 void check_experts_may_move(const nn::ModelConfig& student, const parallel::Mesh& mesh,
                             const optim::Optimizer& optimizer) {
-  const std::int64_t ep = mesh.ep().size, num_experts = student.moe.num_experts;
-  if (num_experts % ep != 0)
-    core::fail_usage(
-        "parallel.deal_experts_every_steps is given with {} experts over ep {}, expected a multiple of it: those that "
-        "change places are as many on each rank",
-        num_experts, ep);
-  optimizer.for_each_kept([](const Fragment& f, const core::Tensor& kept, const core::Shape& whole) {
+  // Of ranks that have any; the same on all, for all have to refuse it.
+  const std::int64_t fewest = std::max<std::int64_t>(student.moe.num_experts / mesh.ep().size, 1);
+  optimizer.for_each_kept([fewest](const Fragment& f, const core::Tensor& kept, const core::Shape&) {
     if (f.parameter->is_stack && kept.dtype() == core::DType::U8 && f.sharers.ranks != nullptr &&
-        f.sharers.ranks->size() > whole[0])
+        f.sharers.ranks->size() > fewest)
       core::fail_usage(
-          "parallel.deal_experts_every_steps is given with optimizer.eight_bit_state, which {} ranks share (edp) of {} "
-          "experts each, expected no more ranks than experts",
-          f.sharers.ranks->size(), whole[0]);
+          "parallel.deal_experts_every_steps is given with optimizer.eight_bit_state, which {} ranks share (edp) of as "
+          "few as {}, expected no more ranks than experts",
+          f.sharers.ranks->size(), core::counted(fewest, "expert"));
   });
 }
 

@@ -22,7 +22,8 @@
 
 namespace limbeck::launch {
 
-/// The experts of a layer in the order of the ranks that hold them, on each as many; empty: the model's order.
+/// The experts of a layer in the order of the ranks that hold them, on each as many as its slice of them has
+/// (core/slice.h), which may be none; empty: the model's order.
 using ExpertOrder = std::vector<std::int64_t>;
 
 /// What the rank takes that takes most, where each expert takes so much.
@@ -35,8 +36,8 @@ ExpertOrder dealt_by_load(std::span<const double> load, const ExpertOrder& order
 /// Whether a run deals experts anew: where it is to, the student has some, and several ranks hold them.
 bool deals_experts(const ParallelConfig& config, const nn::ModelConfig& student, const parallel::Mesh& mesh);
 
-/// Throws a UsageError where ep does not divide the experts, and where what is kept of experts in 8 bits is dealt within
-/// one: no other cut has its blocks.
+/// Throws a UsageError where what is kept of experts in 8 bits is dealt within one, on whichever rank: no other cut has
+/// its blocks.
 void check_experts_may_move(const nn::ModelConfig& student, const parallel::Mesh& mesh,
                             const optim::Optimizer& optimizer);
 

@@ -148,7 +148,7 @@ std::vector<std::string> to_lines(const Pipeline& pipeline) {
     }
     const auto at = static_cast<std::size_t>(stage);
     lines.push_back(
-        fmt::format("stage {}: layers {}; holds up to {} of activations, waits {:.0f} % of a step's time "
+        fmt::format("stage {}: layers {}; holds up to {} of activations, waits {:.1f} % of a step's time "
                     "by what its layers cost",
                     stage, fmt::join(layers, ", "), core::counted(peaks[at], "chunk"), 100 * times.bubble[at]));
   }

@@ -182,6 +182,7 @@ RunSteps::RunSteps(Session& session, const Log& log)
       gradient_bytes_(taken()),
       values_(parameters_, sync_.groups(), bucket_bytes(session.config.parallel)),
       fragments_(optim::fragments_of(trained_ = dealt(std::move(trained_), sync_.groups(), values_))),
+      share_bytes_(taken()),
       optimizer_(trained_, optimizer_settings(session.config.optimizer),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       optimizer_bytes_(taken()),
@@ -253,8 +254,7 @@ MemoryParts RunSteps::memory() {
   };
   MemoryParts parts{.gradients = gradient_bytes_, .optimizer = optimizer_bytes_};
   for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
-  if (is_dealt_)
-    for (const optim::Fragment& f : fragments_) parts.parameters += bytes_of(f.sharers.value);
+  if (is_dealt_) parts.parameters += share_bytes_;
   if (nn::Transformer* teacher = running_teacher(session_))
     for (const core::Parameter* p : teacher->parameters()) parts.teacher += bytes_of(p->value);
   return parts;

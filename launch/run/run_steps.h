@@ -145,6 +145,7 @@ class RunSteps {
   std::int64_t gradient_bytes_;
   parallel::SharedValues values_;
   std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each
+  std::int64_t share_bytes_;                // of values that are dealt
   optim::Optimizer optimizer_;
   std::int64_t optimizer_bytes_;
   std::optional<ExpertPlacement> placement_;

@@ -1,7 +1,6 @@
 #include "launch/run/task_evaluation.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -14,6 +13,7 @@
 #include "data/tasks/exact_match.h"
 #include "data/tasks/python_text.h"
 #include "launch/console/progress.h"
+#include "launch/console/read_number.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_figures.h"
 
@@ -87,11 +87,9 @@ std::size_t best_of(const std::vector<Score>& scores, const std::vector<double>&
 
 /// The number behind "shots=".
 std::int64_t shots_of(std::string_view text, const std::string& task) {
-  std::int64_t shots = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), shots);
-  if (error != std::errc{} || end != text.data() + text.size() || shots < 0)
-    fail_usage("--task {}: shots is '{}', expected a whole number, 0 or more", task, text);
-  return shots;
+  const std::optional<std::int64_t> shots = number_from<std::int64_t>(text, 0);
+  if (!shots) fail_usage("--task {}: shots is '{}', expected a whole number, 0 or more", task, text);
+  return *shots;
 }
 
 /// A text that goes on until one of these is in it.

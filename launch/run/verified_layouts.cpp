@@ -4,11 +4,15 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 
 #include "core/error.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/pipeline.h"
+#include "launch/run/sharing.h"
+#include "parallel/axes/check_sharding.h"
 #include "parallel/axes/mesh.h"
+#include "parallel/imagined/imagined_world.h"
 
 namespace limbeck::launch {
 
@@ -52,7 +56,7 @@ class Candidates {
   Candidates(int num_ranks, const RunConfig& config, const nn::ModelConfig& model)
       : num_ranks_(num_ranks),
         model_(model),
-        deals_experts_(config.parallel.deal_experts_every_steps > 0),
+        sharding_(sharding_of(config.parallel)),
         cuts_sequences_(can([&] { check_cut_sequences(config, model, {.rank = 0, .size = 2}); })),
         has_stages_(can([&] { check_pipeline(config, model, 2); })) {}
 
@@ -64,8 +68,7 @@ class Candidates {
   }
   bool has_stages() const { return has_stages_ && num_ranks_ > 1; }
   bool fits(const Layout& layout) const {
-    return parallel::world_fault(layout, num_ranks_).empty() && layout.pp <= model_.num_layers &&
-           (!deals_experts_ || is_even(layout));
+    return parallel::world_fault(layout, num_ranks_).empty() && layout.pp <= model_.num_layers && shares(layout);
   }
   /// Whether each rank has as many experts.
   bool is_even(const Layout& layout) const { return model_.moe.num_experts % std::max(layout.ep, 1) == 0; }
@@ -79,6 +82,18 @@ class Candidates {
   }
 
  private:
+  /// Whether the neighbours of parallel.shard_ranks are as many everywhere; where they do not divide the world they are
+  /// under no layout, and a run says so.
+  bool shares(const Layout& layout) const {
+    using World = std::shared_ptr<parallel::WorldComm>;
+    if (sharding_.ranks == 0 || num_ranks_ % sharding_.ranks != 0) return true;
+    return can([&] {
+      parallel::on_imagined_rank(
+          num_ranks_, 0, [&](const World& world) { check_sharding(parallel::Mesh(world, layout), sharding_); },
+          [&](const World& world) { parallel::Mesh(world, layout); });
+    });
+  }
+
   static bool can(const std::function<void()>& check) {
     try {
       check();
@@ -90,7 +105,7 @@ class Candidates {
 
   int num_ranks_;
   const nn::ModelConfig& model_;
-  bool deals_experts_;  // anew, which as many on each rank are needed for
+  parallel::Sharding sharding_;
   bool cuts_sequences_, has_stages_;
 };
 

@@ -29,8 +29,9 @@ std::vector<std::string> settings_of(std::vector<std::string> sets, const Layout
 int ranks_of(const RunConfig& config);
 
 /// Layouts of `num_ranks` ranks of `config` (some of which may be the teacher's) that have every axis alone (ep also as
-/// large as divides the experts), every two together, and all; and beside them what else divides a step: sequence
-/// parallelism, a pipeline's schedules, micro-batches, shared parameters, recompute.
+/// large as divides the experts), every two together, and all, but for those that parallel.shard_ranks refuses
+/// (parallel/axes/check_sharding.h); and beside them what else divides a step: sequence parallelism, a pipeline's
+/// schedules, micro-batches, shared parameters, recompute.
 std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model);
 
 }  // namespace limbeck::launch

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <utility>
 
+#include "launch/console/read_number.h"
 #include "launch/supervision/host_list.h"
 
 namespace limbeck::launch {
@@ -20,18 +20,9 @@ std::optional<std::string_view> behind(std::string_view text, std::string_view b
   return text.substr(at + before.size());
 }
 
-/// The number at the beginning, and what follows it.
-std::optional<int> number(std::string_view& text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{}) return std::nullopt;
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  return value;
-}
-
 std::optional<int> number_behind(std::string_view text, std::string_view before) {
   auto rest = behind(text, before);
-  return rest ? number(*rest) : std::nullopt;
+  return rest ? take_number(*rest) : std::nullopt;
 }
 
 /// "limbeck: error: rank 1: ..."; whose rank has not come is the one that is named last.
@@ -41,7 +32,7 @@ std::optional<Cause> error_in(std::string_view line) {
   Cause cause{.kind = CauseKind::Error, .what = std::string(*rest), .rank = 0};
   if (std::string_view of = *rest; of.starts_with("rank ")) {
     of.remove_prefix(5);
-    const auto rank = number(of);
+    const auto rank = take_number(of);
     if (rank && of.starts_with(": ")) {
       cause.rank = rank;
       cause.what = of.substr(2);
@@ -50,7 +41,7 @@ std::optional<Cause> error_in(std::string_view line) {
   const std::size_t absent = rest->rfind(" has not come");
   const std::size_t named = rest->rfind("rank ", absent);
   if (absent != std::string_view::npos && named != std::string_view::npos)
-    if (std::string_view of = rest->substr(named + 5); const auto rank = number(of)) cause.rank = rank;
+    if (std::string_view of = rest->substr(named + 5); const auto rank = take_number(of)) cause.rank = rank;
   return cause;
 }
 

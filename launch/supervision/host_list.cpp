@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstddef>
 #include <fstream>
 #include <istream>
@@ -14,6 +13,7 @@
 #include <utility>
 
 #include "data/files/atomic_file.h"
+#include "launch/console/read_number.h"
 
 namespace limbeck::launch {
 
@@ -22,13 +22,6 @@ namespace {
 constexpr std::array host_options = {"--host", "-host", "-H"};
 constexpr std::array file_options = {"--hostfile",   "-hostfile",          "--machinefile",
                                      "-machinefile", "--default-hostfile", "-default-hostfile"};
-
-std::optional<int> number(std::string_view text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value < 0) return std::nullopt;
-  return value;
-}
 
 /// "--rankfile f", "-rf f", "--map-by rankfile:file=f", "--mca rmaps_rank_file_path f"; not a value that is called so.
 bool have_rankfile(const std::vector<std::string>& options) {
@@ -64,9 +57,9 @@ HostList::Entry HostList::entry_of(std::string text, bool is_line) {
     word.clear();
     words >> word;
     for (std::string more; words >> more;)
-      if (more.starts_with("slots=")) entry.slots = number(std::string_view(more).substr(6));
+      if (more.starts_with("slots=")) entry.slots = number_from(std::string_view(more).substr(6), 0);
   } else if (const std::size_t colon = word.find(':'); colon != std::string::npos) {
-    entry.slots = number(std::string_view(word).substr(colon + 1));
+    entry.slots = number_from(std::string_view(word).substr(colon + 1), 0);
     word.resize(colon);
   } else {
     entry.slots = 1;

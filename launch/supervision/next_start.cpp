@@ -54,11 +54,14 @@ bool is_network(const Attempt& attempt, int num_far) {
   return cause.kind == CauseKind::Passing || (cause.is_unreached && lost > 1 && lost >= num_far);
 }
 
+/// Whether ssh did not reach a host when the ranks were to be started.
+bool is_unreached(const Attempt& attempt) { return attempt.cause && attempt.cause->is_unreached && !attempt.from; }
+
 /// The host that it is of no use to ask for again, if one is.
 std::optional<std::string> lost_host(std::span<const Attempt> attempts) {
   const Attempt& last = attempts.back();
   if (!last.cause || last.cause->lost.empty()) return std::nullopt;
-  if (last.cause->is_unreached && !last.from) return last.cause->lost.front();
+  if (is_unreached(last)) return last.cause->lost.front();
   if (attempts.size() < 2 || !attempts[attempts.size() - 2].cause) return std::nullopt;
   for (const std::string& before : attempts[attempts.size() - 2].cause->lost)
     for (const std::string& host : last.cause->lost)
@@ -135,13 +138,16 @@ NextStart next_start(std::span<const Attempt> all, const RestartLimits& limits, 
     return {.why = fmt::format("it was started again {} (--max-restarts), and failed: {}",
                                core::counted(limits.max_restarts, "time"), cause)};
   std::vector<Attempt> attempts;  // that tell something of ranks and hosts
-  std::int64_t network = 0;       // the network's since
+  std::int64_t passing = 0;       // those since, of what passes
+  bool has_set_out = false;
   for (const Attempt& attempt : all) {
-    const bool is_networks = is_network(attempt, hosts.num_far);
-    network = is_networks ? network + 1 : 0;
-    if (!is_networks) attempts.push_back(attempt);
+    has_set_out = has_set_out || attempt.from;
+    const bool is_needed = is_unreached(attempt) && !without_lost_host({&attempt, 1}, limits, config, hosts);
+    const bool passes = is_network(attempt, hosts.num_far) || (has_set_out && is_needed);
+    passing = passes ? passing + 1 : 0;
+    if (!passes) attempts.push_back(attempt);
   }
-  if (network > 0) return {.ranks = last.ranks, .why = cause, .wait = wait_after(network)};
+  if (passing > 0) return {.ranks = last.ranks, .why = cause, .wait = wait_after(passing)};
   const std::optional<std::string> no_use = is_deterministic(attempts);
   if (no_use && last.cause->kind == CauseKind::Error) return {.why = *no_use};
   if (auto next = without_lost_host(attempts, limits, config, hosts)) return *next;

@@ -42,13 +42,14 @@ struct KnownHosts {
 /// (batch.sequences_per_step), so that its tokens stay the same. Nothing where there is none.
 NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least);
 
-/// Before the start that follows so many attempts in a row which the network ended: 5, 10, 20, 40, 60, 60, ... s.
+/// Before the start that follows so many attempts in a row that ended by what passes: 5, 10, 20, 40, 60, 60, ... s.
 std::chrono::seconds wait_after(std::int64_t times);
 
 /// What follows the last of the attempts, which failed:
 /// - wrong use (exit code 2) is not tried again, nor is anything after so many restarts;
 /// - after trouble of the network, which passes (names of hosts that are not resolved for the moment, or several hosts
-///   that ssh is needed for of which it reaches none): again as it was, after a wait. Such attempts are none of those
+///   that ssh is needed for of which it reaches none), and once the run has set out where a host is not reached that
+///   cannot be left out, which may be starting anew: again as it was, after a wait. Such attempts are none of those
 ///   that the following compares;
 /// - two attempts with as many ranks over the same hosts that ended before they did a step, or in the same step by the
 ///   same cause, which for an error is what is said, whichever rank says it, and is never that something is stopped: no

@@ -23,6 +23,7 @@ using namespace std::chrono_literals;
 
 constexpr int exit_stopped = 3;
 constexpr auto ask_again_after = 5s;
+constexpr auto patience_with_lock = 120s;
 
 constexpr int looks_until_silent = 20;
 
@@ -39,13 +40,6 @@ std::filesystem::path make_temporary_folder() {
   std::error_code error;
   std::string name = (std::filesystem::temp_directory_path(error) / "limbeck_launch_XXXXXX").string();
   return error || ::mkdtemp(name.data()) == nullptr ? "" : name;
-}
-
-/// False where it is asked to stop meanwhile.
-bool wait(std::chrono::seconds time) {
-  const auto end = Clock::now() + time;
-  while (!stop_requested() && Clock::now() < end) std::this_thread::sleep_for(100ms);
-  return !stop_requested();
 }
 
 }  // namespace
@@ -97,6 +91,23 @@ int Supervisor::run() {
     if (next.layout) layout_ = next.layout;
     if (next.without) leave_out(*next.without);
   }
+}
+
+bool Supervisor::is_locked() const {
+  return run_.is_in_use() || (what_.baseline && RunDirectory(*what_.baseline).is_in_use());
+}
+
+bool Supervisor::wait(std::chrono::seconds time) const {
+  if (is_locked())
+    log_->info("launch: the run is locked still, perhaps by what is left of the attempt: waiting for it, {} s at most",
+               patience_with_lock.count());
+  const auto begin = Clock::now();
+  const auto is_early = [&] {
+    const auto waited = Clock::now() - begin;
+    return waited < time || (waited < patience_with_lock && is_locked());
+  };
+  while (!stop_requested() && is_early()) std::this_thread::sleep_for(100ms);
+  return !stop_requested();
 }
 
 void Supervisor::leave_out(const std::string& host) {

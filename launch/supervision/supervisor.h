@@ -4,6 +4,7 @@
 //     log); return supervisor.run();        // the exit code; throws where it is of no use to go on
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -48,6 +49,10 @@ class Supervisor {
   /// The end of the job, and why, if the ranks' signs of life tell it; follows a request to stop.
   std::optional<Cause> watch(Job& job, Witness& witness);
   std::vector<std::string> command() const;
+  bool is_locked() const;
+  /// So long, and until nobody has the run's lock: a rank on another host may end late, and a file server keeps the
+  /// lock of a host that is lost for a while (NFS 4: 90 s). False where it is asked to stop meanwhile.
+  bool wait(std::chrono::seconds time) const;
   void leave_out(const std::string& host);
   std::vector<Beat> signs_of(int ranks) const;
   /// Of the run, and of its baseline's.

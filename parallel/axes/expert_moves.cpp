@@ -22,13 +22,19 @@ ExpertMoves::ExpertMoves(const Mesh& mesh, int sharers)
 
 void ExpertMoves::move(const Tensor& kept, const core::Shape& stack, bool is_dealt,
                        std::span<const std::int64_t> from) const {
-  const std::int64_t num_local = stack[0], size = stack.row_size();  // elements of an expert
-  core::check(std::ssize(from) == num_local * num_parts_, "expert moves: {} experts, expected {} of {} parts each",
-              from.size(), num_local, num_parts_);
-  const auto part_of = [&](int rank) { return rank % num_parts_; };
-  const auto share_of = [&](int rank) {
-    return is_dealt ? core::share_of(stack, rank / num_parts_, group_->size() / num_parts_) : Slice{0, stack.numel()};
-  };
+  const std::int64_t size = stack.row_size();  // elements of an expert
+  const auto places_of = [&](int rank) { return core::slice_of(std::ssize(from), rank % num_parts_, num_parts_); };
+  const int me = group_->rank();
+  core::check(stack[0] == places_of(me).count, "expert moves: {} of {} experts are part {} of {}, expected {}",
+              stack[0], from.size(), me % num_parts_, num_parts_, places_of(me).count);
+  std::vector<Slice> shares;  // of each rank, of its own stack
+  for (int rank = 0; rank < group_->size(); ++rank) {
+    core::Shape own = stack;
+    own[0] = places_of(rank).count;
+    shares.push_back(is_dealt ? core::share_of(own, rank / num_parts_, group_->size() / num_parts_)
+                              : Slice{0, own.numel()});
+  }
+  const auto share_of = [&](int rank) { return shares[static_cast<std::size_t>(rank)]; };
   // Elements of the expert in a row of the stack that a rank has.
   const auto held = [&](int rank, std::int64_t row) {
     const Slice share = share_of(rank);
@@ -39,19 +45,18 @@ void ExpertMoves::move(const Tensor& kept, const core::Shape& stack, bool is_dea
   // f(first here at the source, first there at the target, count) for each run of elements that goes there.
   const auto for_each_run = [&](int source, int target, const auto& f) {
     if (!is_dealt && source / num_parts_ != target / num_parts_) return;
-    for (std::int64_t row = 0; row < num_local; ++row) {
-      const std::int64_t to = part_of(target) * num_local + row, at = from[static_cast<std::size_t>(to)];
-      if (at == to || at / num_local != part_of(source)) continue;
-      const Slice here = held(source, at % num_local), there = held(target, row);
+    const Slice sources = places_of(source), targets = places_of(target);
+    for (std::int64_t row = 0; row < targets.count; ++row) {
+      const std::int64_t to = targets.first + row, at = from[static_cast<std::size_t>(to)], was = at - sources.first;
+      if (at == to || was < 0 || was >= sources.count) continue;
+      const Slice here = held(source, was), there = held(target, row);
       const std::int64_t first = std::max(here.first, there.first),
                          end = std::min(here.first + here.count, there.first + there.count);
       if (first < end)
-        f(at % num_local * size + first - share_of(source).first, row * size + first - share_of(target).first,
-          end - first);
+        f(was * size + first - share_of(source).first, row * size + first - share_of(target).first, end - first);
     }
   };
 
-  const int me = group_->rank();
   std::vector<std::int64_t> sent(static_cast<std::size_t>(group_->size())), received(sent.size());
   for (int r = 0; r < group_->size(); ++r) {
     const auto i = static_cast<std::size_t>(r);

@@ -83,7 +83,7 @@ def measure(args, work, rows, tokens, sequences, micro_batches):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limbeck", default=str(ROOT / "build/release/bin/limbeck"))
+    parser.add_argument("--limbeck", type=os.path.abspath, default=str(ROOT / "build/release/bin/limbeck"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="behind a warm-up of 2 [8]")
     parser.add_argument("--only", choices=["shards", "pipelines"])
@@ -99,7 +99,7 @@ def main():
                 ratio = statistics.median(own / first for own, first in zip(row["seconds"], plain))
                 print(f"| {name} | {statistics.median(row['seconds']):.3f} | {ratio:.2f} | {statistics.median(row['bytes']) / 1e6:.0f} |")
         if args.only != "shards":
-            found = measure(args, work, PIPELINES, tokens=256, sequences=8, micro_batches=8)
+            found = measure(args, work, PIPELINES, tokens=256, sequences=8, micro_batches=4)
             print("| schedule | seconds a step | longest wait of a rank, % of the step | by the schedule, each stage, % |\n|---|---|---|---|")
             for name, row in found.items():
                 share = statistics.median(w / s for w, s in zip(row["waits"], row["seconds"]))

@@ -5,8 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,118 +13,19 @@
 #include "core/nn/generation.h"
 #include "core/ops/head_loss.h"
 #include "core/random.h"
+#include "tests/core/drawn_tokens.h"
 #include "tests/support/gradient_check.h"
 
 namespace limbeck::nn {
 namespace {
 
+using testing::by_token;
+using testing::chance;
+using testing::ChiSquare;
 using ::testing::HasSubstr;
+using testing::overlap;
 using ::testing::ThrowsMessage;
 using Texts = std::vector<std::vector<std::int32_t>>;
-
-/// How many deviations a sum of squares is above what chance gives, by Wilson and Hilferty's (1931) cube root: a
-/// p-value of 1e-3 is 3.09.
-struct ChiSquare {
-  double sum = 0, cells = 0;
-
-  /// Counts against what is expected of each; those of which less than five are, together.
-  void add(const std::vector<double>& counts, const std::vector<double>& expected) {
-    double few = 0, few_expected = 0;
-    const auto add_cell = [&](double count, double mean) {
-      sum += (count - mean) * (count - mean) / mean;
-      cells += 1;
-    };
-    for (std::size_t i = 0; i < counts.size(); ++i) {
-      EXPECT_TRUE(expected[i] > 0 || counts[i] == 0) << "cell " << i << " has no probability";
-      if (expected[i] >= 5) {
-        add_cell(counts[i], expected[i]);
-      } else {
-        few += counts[i];
-        few_expected += expected[i];
-      }
-    }
-    if (few_expected >= 5) add_cell(few, few_expected);
-    cells -= 1;  // the counts' sum is given
-  }
-  double deviations() const { return (std::cbrt(sum / cells) - (1 - 2 / (9 * cells))) / std::sqrt(2 / (9 * cells)); }
-};
-constexpr double chance = 3.09;
-
-std::vector<double> by_token(const Distribution& distribution, std::size_t vocabulary) {
-  std::vector<double> result(vocabulary);
-  for (const auto& [token, probability] : distribution) result[static_cast<std::size_t>(token)] = probability;
-  return result;
-}
-
-double overlap(const std::vector<double>& p, const std::vector<double>& q) {
-  double sum = 0;
-  for (std::size_t i = 0; i < p.size(); ++i) sum += std::min(p[i], q[i]);
-  return sum;
-}
-
-TEST(SpeculativeSampling, ATokenIsDistributedByTheModelAndStaysByTheOverlap) {
-  const std::vector<double> p_logits = {0, 1, -1, 2, 0.5, -2}, q_logits = {1.5, 0, -1, 1, -3, 1};
-  for (const SamplingOptions& options : {SamplingOptions{.temperature = 1, .seed = 4},
-                                         SamplingOptions{.temperature = 0.7, .top_k = 4, .top_p = 0.9, .seed = 5}}) {
-    const Distribution p = distribution_of(p_logits, options), q = distribution_of(q_logits, options);
-    constexpr int draws = 40000;
-    std::vector<double> counts(6), drafts(6), expected = by_token(p, 6), of_drafts = by_token(q, 6);
-    int kept = 0;
-    for (std::uint64_t i = 0; i < draws; ++i) {
-      const std::int32_t draft = draw_draft(q, options, i);
-      const auto other = replacement(draft, q, p, options, i);
-      kept += other ? 0 : 1;
-      counts[static_cast<std::size_t>(other.value_or(draft))] += 1;
-      drafts[static_cast<std::size_t>(draft)] += 1;
-    }
-    const double share = overlap(expected, of_drafts);
-    EXPECT_NEAR(overlap(p, q), share, 1e-15);
-    EXPECT_NEAR(static_cast<double>(kept) / draws, share, 4 * std::sqrt(share * (1 - share) / draws));
-    for (auto* means : {&expected, &of_drafts})
-      for (double& mean : *means) mean *= draws;
-    ChiSquare chosen, drawn;
-    chosen.add(counts, expected);
-    drawn.add(drafts, of_drafts);
-    EXPECT_LT(chosen.deviations(), chance);
-    EXPECT_LT(drawn.deviations(), chance);
-  }
-}
-
-TEST(SpeculativeSampling, AlikeAllStayAndApartNone) {
-  const SamplingOptions options{.temperature = 1, .seed = 9};
-  const Distribution p = {{1, 0.25}, {4, 0.5}, {7, 0.25}}, q = {{0, 0.5}, {2, 0.5}};
-  EXPECT_EQ(overlap(p, p), 1);
-  EXPECT_EQ(overlap(p, q), 0);
-  for (std::uint64_t i = 0; i < 2000; ++i) {
-    EXPECT_FALSE(replacement(draw_draft(p, options, i), p, p, options, i));
-    const auto other = replacement(draw_draft(q, options, i), q, p, options, i);
-    ASSERT_TRUE(other);
-    EXPECT_TRUE(*other == 1 || *other == 4 || *other == 7) << *other;
-  }
-}
-
-// By its definition: the probabilities that sample() draws by.
-TEST(SpeculativeSampling, ADistributionIsWhatIsSampledFrom) {
-  const std::vector<double> logits = {0.3, 2, -std::numeric_limits<double>::infinity(), 1, 2, -0.5};
-  for (const SamplingOptions& options : {SamplingOptions{.temperature = 1.3},
-                                         {.temperature = 0.8, .top_k = 3},
-                                         {.temperature = 1, .top_p = 0.7},
-                                         {.temperature = 2, .top_k = 4, .top_p = 0.85}}) {
-    const Distribution distribution = distribution_of(logits, options);
-    EXPECT_TRUE(std::ranges::is_sorted(distribution, {}, &TokenProbability::token));
-    std::vector<double> counts(logits.size()), expected = by_token(distribution, logits.size());
-    double sum = 0;
-    for (double& mean : expected) {
-      sum += mean;
-      mean *= 20000;
-    }
-    EXPECT_NEAR(sum, 1, 1e-12);
-    for (std::uint64_t i = 0; i < 20000; ++i) counts[static_cast<std::size_t>(sample(logits, options, i))] += 1;
-    ChiSquare drawn;
-    drawn.add(counts, expected);
-    EXPECT_LT(drawn.deviations(), chance);
-  }
-}
 
 constexpr std::int64_t vocabulary = 16;
 

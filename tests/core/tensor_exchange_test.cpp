@@ -148,5 +148,76 @@ TEST(TensorExchange, ARunOfTokensIsGatheredWhileTheOneBeforeIsMultiplied) {
     EXPECT_EQ(host_values<double>(made[i].value), host_values<double>(linear(off, constant(whole), weights[i]).value));
 }
 
+/// Of two weights and of what they multiply; `told` of the backward alone.
+std::vector<std::vector<double>> gradients_behind_enter(bool divides_sequence, std::int64_t chunks,
+                                                        std::vector<std::string>& told, TellingComm& comm) {
+  Tape tape;
+  tape.set_weight_parts(Tape::WeightParts::InWaits);
+  tape.on_parameter_done([&told](Parameter& p) { told.push_back(p.name); });
+  std::array<Parameter, 2> parameters;
+  for (std::size_t i = 0; i < 2; ++i) {
+    Parameter& p = parameters[i];
+    p.name = i == 0 ? "up" : "gate";
+    p.value = testing::random_tensor(memory, {i == 0 ? 5 : 2, 3}, 2 + i);
+    p.slot = std::make_shared<Slot>();
+    p.slot->parameter = &p;
+  }
+  const std::array weights = {as_var(parameters[0]), as_var(parameters[1])};
+  constexpr std::int64_t tokens = 9, share = 4;
+  const Var x = leaf(testing::random_tensor(memory, {divides_sequence ? share : tokens, 3}, 1));
+  constexpr Products products = Products::AsActivations;
+  const std::vector<Var> made = divides_sequence
+                                    ? enter_sequence_linear(tape, x, tokens, weights, products, comm, chunks)
+                                    : enter_linear(tape, x, weights, products, comm, chunks);
+  told.clear();
+  comm.versions.clear();
+  for (const Var& y : made) accumulate(y.slot, testing::random_tensor(memory, y.shape(), 7));
+  tape.run();
+  return {host_values<double>(x.slot->grad), host_values<double>(parameters[0].slot->grad),
+          host_values<double>(parameters[1].slot->grad)};
+}
+
+/// Both products of a run are made before its sum starts, and no sum is waited for before the weights have their
+/// gradients, for which the tokens are gathered again meanwhile.
+TEST(TensorExchange, ARunOfAGradientIsSummedWhileTheNextIsMade) {
+  for (const bool divides_sequence : {false, true}) {
+    std::vector<std::string> told;
+    TellingComm plain(told);
+    GatheringComm comm(told);
+    const auto whole = gradients_behind_enter(divides_sequence, 1, told, plain);
+    EXPECT_EQ(gradients_behind_enter(divides_sequence, 3, told, comm), whole);
+    if (divides_sequence)
+      EXPECT_THAT(told, ::testing::ElementsAre("gather starts", "sum starts", "sum starts", "sum starts", "gather ends",
+                                               "gate", "up", "sum ends", "sum ends", "sum ends"));
+    else
+      EXPECT_THAT(told, ::testing::ElementsAre("sum starts", "sum starts", "sum starts", "gate", "up", "sum ends",
+                                               "sum ends", "sum ends"));
+    // Runs of shares are tensors of their own, each written twice.
+    EXPECT_EQ(comm.versions,
+              divides_sequence ? (std::vector<std::uint64_t>{2, 2, 2}) : (std::vector<std::uint64_t>{2, 4, 6}));
+  }
+}
+
+/// What a product that ends in shares of a sum gets back: a run is multiplied before the next is waited for.
+TEST(TensorExchange, ARunOfAGradientIsGatheredWhileTheOneBeforeIsMultiplied) {
+  std::vector<std::string> told;
+  GatheringComm comm(told);
+  const Tensor rows = testing::random_tensor(memory, {9, 3}, 1), values = testing::random_tensor(memory, {5, 3}, 2),
+               dy = testing::random_tensor(memory, {4, 5}, 3), whole = Tensor::zeros(memory, DType::F64, {9, 5});
+  whole.rows(0, 4).copy_from(dy);
+  Tape tape, plain;
+  const Var x = leaf(rows), weight = leaf(values), plain_x = leaf(rows), plain_weight = leaf(values);
+  const Var y = linear_exit_sequence(tape, x, weight, Products::AsActivations, comm, 3);
+  told.clear();
+  accumulate(y.slot, dy);
+  tape.run();
+  EXPECT_THAT(told, ::testing::ElementsAre("gather starts", "gather starts", "gather ends", "gather starts",
+                                           "gather ends", "gather ends"));
+  accumulate(linear(plain, plain_x, plain_weight).slot, whole);
+  plain.run();
+  EXPECT_EQ(host_values<double>(x.slot->grad), host_values<double>(plain_x.slot->grad));
+  EXPECT_EQ(host_values<double>(weight.slot->grad), host_values<double>(plain_weight.slot->grad));
+}
+
 }  // namespace
 }  // namespace limbeck::core

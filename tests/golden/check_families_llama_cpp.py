@@ -32,8 +32,9 @@ import numpy as np
 import torch
 
 from check_llama_cpp import read_logits, relative_difference, yarn_borders
+from family_configs import FAMILIES, heads, longrope, rope
 from made_weights import write_model
-from make_families import FAMILIES, FOLDER, Routers, build, classes, heads, in_double, longrope, randomise, rope
+from make_families import FOLDER, Routers, build, classes, in_double, randomise
 from reference_transformers import in_float64
 
 NUM_TOKENS, WINDOW, ORIGINAL = 80, 24, 16

@@ -27,7 +27,8 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))
-from make_families import build, heads, in_double, randomise, yarn  # noqa: E402
+from family_configs import heads, yarn  # noqa: E402
+from make_families import build, in_double, randomise  # noqa: E402
 from reference_model import create, write_array  # noqa: E402
 from reference_transformers import in_float64  # noqa: E402
 

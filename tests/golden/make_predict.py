@@ -31,8 +31,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from make_families import (COMMON, FOLDER, FAMILIES, LENGTHS, Routers, build, classes, in_double, in_float64, make_batch, randomise,
-                           split_file, write_reference)
+from family_configs import COMMON, FAMILIES
+from make_families import (FOLDER, LENGTHS, Routers, build, classes, in_double, in_float64, make_batch, randomise, split_file,
+                           write_reference)
 
 DEPTHS, LAYERS, WEIGHT, Z_WEIGHT, ALPHA, TEMPERATURE = 2, 2, 0.3, 0.01, 0.4, 1.5
 NAME = "deepseek_v3_mtp"

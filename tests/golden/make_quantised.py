@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))
-from make_families import build, heads, in_double, randomise, rope  # noqa: E402
+from family_configs import heads, rope  # noqa: E402
+from make_families import build, in_double, randomise  # noqa: E402
 from reference_model import create, write_array  # noqa: E402
 from reference_transformers import in_float64  # noqa: E402
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The ladder for a GPU that is there for minutes: kernels against the CPU's, models against the CPU's, times of kernels beside
-# their floors and PyTorch's, whole steps beside PyTorch's, the main job beside the CPU's. Each step is bounded, and what comes
-# after it runs whatever became of it; all of it takes 8 minutes at most. Ends with a table, for docs/gpu.md.
+# their floors and PyTorch's, whole steps beside PyTorch's, the main job beside the CPU's, steps beside what is planned of them.
+# Each step is bounded, and what comes after it runs whatever became of it; all of it takes 8 minutes at most. Ends with a table,
+# for docs/gpu.md.
 #
 #     tests/gpu/first_contact.sh --bundle build/gpu/limbeck-gpu.tar.xz --out DIR     # what tests/gpu/pack.sh made elsewhere
 #     tests/gpu/first_contact.sh --build build/cuda --out DIR                         # what was built here
@@ -104,6 +105,11 @@ done
 
 # (e) The main job.
 run_job
+
+# (f) Steps as they are planned by what is measured here.
+if ! $rehearse; then
+  step "steps planned to 25 %" 60 "${ours[@]}" "$python" tests/bench/plan_times.py --gpu --rounds 1 --limbeck "$bin/limbeck"
+fi
 
 end_ladder
 "$python" tests/gpu/table.py "$results" | tee "$out/table.md"

@@ -76,6 +76,22 @@ TEST(Block8, CodesAreThoseOfBitsandbytes) {
   }
 }
 
+// Half of the widest gap: of the largest exponent's 64 or 128 parts, and between -1 and the second one half more.
+TEST(Block8, ErrorsAreAtMostThoseOfTheWidestGap) {
+  const auto error_of = [](Block8Map map, float x) { return std::abs(decode(map, encode(map, {1, x}))[1] - x); };
+  for (const Block8Map map : {Block8Map::Signed, Block8Map::Unsigned}) {
+    const double widest = map == Block8Map::Signed ? 0.9 / 64 : 0.9 / 128;
+    const auto& fractions = block8_fractions(map);
+    for (std::size_t i = 0; i < 255; ++i) {
+      const float below = fractions[i], above = fractions[i + 1];
+      const double most = (map == Block8Map::Signed && i == 0 ? 1.5 : 1) * widest / 2;
+      EXPECT_LE(error_of(map, (below + above) / 2), most + 2e-7) << i;
+    }
+    EXPECT_NEAR(error_of(map, (fractions[250] + fractions[251]) / 2), widest / 2, 2e-7);
+  }
+  EXPECT_NEAR(error_of(Block8Map::Signed, -0.98945F), 0.0105, 1e-4);
+}
+
 TEST(Block8, TheNearestFractionIsTaken) {
   std::mt19937 generator(1);
   std::uniform_real_distribution<float> uniform(-1, 1);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -109,7 +110,8 @@ TEST_P(BlocksOf, ProductsAreThoseOfTheValues) {
     blocks_matmul(make_cpu(2), m, n, k, a.data(), b.blocks, beta, c.data());
     expect_product(m, n, k, a.data(), b.values.data(), beta, before.data(), c.data());
   };
-  for (const auto& [n, k] : {std::pair<std::int64_t, std::int64_t>{37, 256}, {3, 2304}, {3, 4352}}) {
+  const std::int64_t block = std::max<std::int64_t>(size_of(GetParam()).elements, 32);
+  for (const auto& [n, k] : {std::pair<std::int64_t, std::int64_t>{37, 256}, {3, 2304}, {3, 4352}, {5, block * 3}}) {
     const Matrix b = random_matrix(GetParam(), n * k, 1);
     for (const std::int64_t m : {1, 4, 7, 40})
       for (const float beta : {0.F, 0.5F}) {
@@ -118,6 +120,38 @@ TEST_P(BlocksOf, ProductsAreThoseOfTheValues) {
         check(b, m, n, k, beta, bf16(), bf16());
       }
   }
+}
+
+// A row of the identity picks a value of each row, bit for bit: whatever stands beside it is multiplied with 0.
+TEST_P(BlocksOf, FewRowsAreMultipliedWithTheValuesThemselves) {
+  const std::int64_t n = 3, k = 2 * std::max<std::int64_t>(size_of(GetParam()).elements, 32);
+  const Matrix b = random_matrix(GetParam(), n * k, 9);
+  std::int64_t m = 0;
+  for (std::int64_t first = 0; first < k; first += m) {
+    m = std::min(m % 8 + 1, k - first);  // 1 to 8 rows
+    std::vector<float> a(static_cast<std::size_t>(m * k)), c(static_cast<std::size_t>(m * n), NAN);
+    for (std::int64_t i = 0; i < m; ++i) a[static_cast<std::size_t>(i * k + first + i)] = 1;
+    blocks_matmul(make_cpu(1), m, n, k, a.data(), b.blocks, 0, c.data());
+    for (std::int64_t i = 0; i < m; ++i)
+      for (std::int64_t j = 0; j < n; ++j)
+        ASSERT_EQ(c[static_cast<std::size_t>(i * n + j)], b.values[static_cast<std::size_t>(j * k + first + i)])
+            << "value " << first + i << " of row " << j << ", " << m << " rows";
+  }
+}
+
+TEST_P(BlocksOf, ARowOfFewHasTheSameBitsAloneAndOnAnyThreads) {
+  constexpr std::int64_t n = 37, k = 4352;  // enough for a thread each
+  const Matrix b = random_matrix(GetParam(), n * k, 10);
+  const std::vector<float> a = random_values<float>(8 * k, 11);
+  std::vector<float> alone(8 * n);
+  for (std::int64_t i = 0; i < 8; ++i)
+    blocks_matmul(make_cpu(1), 1, n, k, a.data() + i * k, b.blocks, 0, alone.data() + i * n);
+  for (const int threads : {1, 3})
+    for (const std::int64_t m : {2, 3, 8}) {
+      std::vector<float> c(static_cast<std::size_t>(m * n));
+      blocks_matmul(make_cpu(threads), m, n, k, a.data(), b.blocks, 0, c.data());
+      for (std::size_t i = 0; i < c.size(); ++i) ASSERT_EQ(c[i], alone[i]) << threads << " threads, " << m << " rows";
+    }
 }
 
 TEST_P(BlocksOf, GroupsHaveOneEach) {

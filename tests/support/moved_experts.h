@@ -16,12 +16,12 @@
 
 namespace limbeck::testing {
 
-/// Of its two layers' eight experts, another for each layer and step.
-inline launch::ExpertPlacement::Orders other_orders(std::int64_t step) {
+/// Of its two layers' eight experts, or of as many as 3 does not divide, another for each layer and step.
+inline launch::ExpertPlacement::Orders other_orders(std::int64_t step, std::int64_t num_experts = 8) {
   launch::ExpertPlacement::Orders orders(2);
   for (std::int64_t layer = 0; layer < 2; ++layer)
-    for (std::int64_t i = 0; i < 8; ++i)
-      orders[static_cast<std::size_t>(layer)].push_back((3 * i + 5 * step + layer) % 8);
+    for (std::int64_t i = 0; i < num_experts; ++i)
+      orders[static_cast<std::size_t>(layer)].push_back((3 * i + 5 * step + layer) % num_experts);
   return orders;
 }
 
@@ -42,9 +42,10 @@ inline int expect_moved(const std::map<std::string, std::vector<double>>& before
     std::vector<double> expected = values;
     if (name.find(".experts.") != std::string::npos) {
       ++num_stacks;
-      const std::int64_t layer = name[name.find("layers.") + 7] - '0', size = std::ssize(values) / 8;
+      const auto& order = orders.at(static_cast<std::size_t>(name[name.find("layers.") + 7] - '0'));
+      const std::int64_t size = std::ssize(values) / std::ssize(order);
       expected.clear();
-      for (const std::int64_t expert : orders[static_cast<std::size_t>(layer)])
+      for (const std::int64_t expert : order)
         expected.insert(expected.end(), values.begin() + expert * size, values.begin() + (expert + 1) * size);
     }
     EXPECT_EQ(behind.at(name), expected) << name;

@@ -20,9 +20,9 @@ import torch
 FOLDER = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))
 sys.path.insert(0, str(FOLDER.parent / "models"))
-from make_models import DENSE, MOE, make_batch, random_parameters, write_batch  # noqa: E402
 from reference_model import (  # noqa: E402
     attention, create, forward, head, kl_divergence, mixture, rms_norm, swiglu, write_array, write_attributes, write_tensors)
+from tiny_models import DENSE, MOE, make_batch, random_parameters, write_batch  # noqa: E402
 
 SCRIPT = "starts/make_starts.py"
 DEEP = replace(DENSE, num_layers=7)

@@ -41,6 +41,28 @@ TYPED_TEST(CudaCausalConv, IsThatOfTheCpu) {
     }
 }
 
+TYPED_TEST(CudaCausalConv, GradientsReachStates) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  constexpr std::int64_t channels = 70, taps = 4, slots = 6;
+  BothSequences sequences({{1}, {}, {2, 2}, {9}, {2}}, {4, 0, 5, 1, 3});
+  const std::int64_t n = sequences.tokens() * channels, of_states = slots * (taps - 1) * channels;
+  const auto x = random_values<T>(n, 1), dy = random_values<T>(n, 2), states = random_values<T>(of_states, 3);
+  const auto weight = random_values<A>(channels * taps, 4);
+  std::vector<T> dx(x.size()), dstates(states.size());
+  std::vector<A> dweight(weight.size());
+  OnGpu<T> x_there(x), dy_there(dy), states_there(states), dx_there(n), dstates_there(dstates);
+  OnGpu<A> weight_there(weight), dweight_there(channels * taps);
+  causal_conv_gradient<Cpu, T>(cpu(), sequences.here(), x.data(), weight.data(), nullptr, dy.data(), dx.data(),
+                               dweight.data(), nullptr, channels, taps, states.data(), dstates.data());
+  causal_conv_gradient<Cuda, T>(gpu(), sequences.there(), x_there.data(), weight_there.data(), nullptr,
+                                dy_there.data(), dx_there.data(), dweight_there.data(), nullptr, channels, taps,
+                                states_there.data(), dstates_there.data());
+  expect_close(dx_there.values(), dx, 20);
+  expect_close(dweight_there.values(), dweight, 60);
+  expect_close(dstates_there.values(), dstates, 20);
+}
+
 TYPED_TEST(CudaCausalConv, GoesOnFromStates) {
   using T = TypeParam;
   using A = Acc<T>;

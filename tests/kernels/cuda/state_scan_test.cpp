@@ -119,5 +119,64 @@ TYPED_TEST(CudaStateScan, GoesOnFromStates) {
   (void)room_there.values();
 }
 
+// Runs of sequences that are cut: what they leave, the gradients of what they begin with, and those between runs.
+TYPED_TEST(CudaStateScan, RunsAreThoseOfTheCpu) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  const Shape shape{2, 5, 1, 35};
+  BothSequences sequences({{1}, {}, {2, 2}, {90}, {130, 3}, {64}}, {5, 0, 4, 1, 3, 2});
+  ScanProblem here = problem_of(sequences.here(), shape), there = problem_of(sequences.there(), shape);
+  here.few_by_tokens = there.few_by_tokens = false;
+  Inputs<T> in(shape, sequences.tokens());
+  const std::int64_t elements = shape.width * shape.state_width, states_size = 6 * shape.heads * elements,
+                     parts_size = 6 * shape.heads * (elements + 1);
+  const auto dy = random_values<T>(static_cast<std::int64_t>(in.x.size()), 8);
+  const auto states = random_values<A>(states_size, 9);
+  auto dstates = random_values<A>(states_size, 10);
+  const auto size = [](const auto& v) { return static_cast<std::int64_t>(v.size()); };
+  std::vector<A> room;
+  OnGpu<A> room_there(here.gradient_room()), states_there(states), dstates_there(dstates);
+  OnGpu<T> dy_there(dy);
+
+  const std::vector<std::int64_t> offsets = {0, 3, 5}, rows = {4, 0, 3, 2, 5};
+  OnGpu<std::int64_t> offsets_there(offsets), rows_there(rows);
+  for (const bool backwards : {false, true}) {
+    std::vector<A> parts(static_cast<std::size_t>(parts_size)), carried(static_cast<std::size_t>(states_size));
+    OnGpu<A> parts_there(parts), carried_there(carried);
+    state_scan_parts<Cpu, T>(cpu(), here, in.here(), backwards ? dy.data() : nullptr, aligned(room, here.room()),
+                             parts.data());
+    state_scan_parts<Cuda, T>(gpu(), there, in.there(), backwards ? dy_there.data() : nullptr, room_there.data(),
+                              parts_there.data());
+    expect_close(parts_there.values(), parts, scale);
+    carry_states<Cpu, A>(cpu(), {2, offsets.data(), rows.data()}, backwards, parts.data(), here, 1, 4, carried.data());
+    carry_states<Cuda, A>(gpu(), {2, offsets_there.data(), rows_there.data()}, backwards, parts_there.data(), there, 1,
+                          4, carried_there.data());
+    expect_close(carried_there.values(), carried, scale);
+  }
+
+  std::vector<T> dx(in.x.size()), ddt(in.dt.size()), db(in.b.size()), dc(in.c.size());
+  std::vector<A> dt_bias(in.skip.size()), a_log(in.skip.size()), skip(in.skip.size());
+  OnGpu<T> dx_there(size(dx)), ddt_there(size(ddt)), db_there(size(db)), dc_there(size(dc));
+  OnGpu<A> dt_bias_there(shape.heads), a_log_there(shape.heads), skip_there(shape.heads);
+  state_scan_gradient<Cpu, T>(
+      cpu(), here, in.here(), dy.data(), aligned(room, here.gradient_room()),
+      {dx.data(), ddt.data(), db.data(), dc.data(), dt_bias.data(), a_log.data(), skip.data()}, states.data(),
+      dstates.data());
+  state_scan_gradient<Cuda, T>(gpu(), there, in.there(), dy_there.data(), room_there.data(),
+                               {dx_there.data(), ddt_there.data(), db_there.data(), dc_there.data(),
+                                dt_bias_there.data(), a_log_there.data(), skip_there.data()},
+                               states_there.data(), dstates_there.data());
+  const double wide = scale * static_cast<double>(shape.width);
+  expect_close(dx_there.values(), dx, wide);
+  expect_close(ddt_there.values(), ddt, 10 * wide);
+  expect_close(db_there.values(), db, wide);
+  expect_close(dc_there.values(), dc, wide);
+  expect_close(dt_bias_there.values(), dt_bias, 100 * wide);
+  expect_close(a_log_there.values(), a_log, 100 * wide);
+  expect_close(skip_there.values(), skip, 10 * wide);
+  expect_close(dstates_there.values(), dstates, wide);
+  (void)room_there.values();
+}
+
 }  // namespace
 }  // namespace limbeck::kernels

@@ -91,5 +91,31 @@ TEST(ConfigObjective, WithoutATeacherItsFieldsAreRefused) {
   EXPECT_NO_THROW(check_for_train(parse_config(train + "predict_weight: 0.1 }", "c")));
 }
 
+TEST(ConfigControls, StandAlone) {
+  const std::string shuffled = "objective { control: SHUFFLED_POSITIONS ";
+  EXPECT_NO_THROW(parse_config(shuffled + "}", "c"));
+  refuses(shuffled + "hidden_states { weight: 1 } }", "objective.control is given with objective.hidden_states");
+  refuses(shuffled + "attention { weight: 1 } }", "objective.control is given with objective.attention");
+  refuses(shuffled + "feed_forward { weight: 1 } }", "objective.control is given with objective.feed_forward");
+  refuses(shuffled + "routers { weight: 1 } }", "objective.control is given with objective.routers");
+  refuses(shuffled + "sampled_text { fraction: 0.5 } }", "objective.control is given with objective.sampled_text");
+  refuses("objective { control: UNTRAINED } precision { mapped_teacher: true }",
+          "objective.control is UNTRAINED, expected another with precision.mapped_teacher");
+}
+
+TEST(ConfigPreference, StandsAlone) {
+  const std::string pairs = "data { text: 'a' format: PAIRS } objective { preference {} ";
+  EXPECT_NO_THROW(parse_config(pairs + "}", "c"));
+  refuses("data { format: PAIRS }", "data.format is PAIRS, expected objective.preference or objective.reward too");
+  refuses("data { sources { text: 'a' format: PAIRS } }", "data.sources[0].format is PAIRS");
+  refuses("data { text: 'a' } objective { preference {} }", "data.format is another, expected PAIRS");
+  refuses(pairs + "hidden_states { weight: 1 } }", "objective.hidden_states.weight is given with objective.preference");
+  refuses(pairs + "sampled_text { fraction: 1 } }", "objective.sampled_text is given");
+  refuses(pairs + "} train { cuda_graph: true }", "train.cuda_graph is given");
+  refuses(pairs + "} teacher { source: 't' cache: 'c' }", "teacher.cache is given");
+  refuses(pairs + "} evaluation { set { name: 'a' text: 'a' format: PAIRS } }", "evaluation.set[0].format is PAIRS");
+  refuses("data { text: 'a' format: PAIRS } objective { preference { beta: 0 } }", "expected a number above 0");
+}
+
 }  // namespace
 }  // namespace limbeck::launch

@@ -64,10 +64,8 @@ TEST_F(LayoutSearch, TriesEveryLayoutThatFits) {
 TEST_F(LayoutSearch, ExpertsNeedNotDivide) {
   models.student.moe.num_experts = 3;
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));
-  config.parallel.deal_experts_every_steps = 1;  // of which each rank has as many
-  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "pp2"));
-  config.parallel.layout = "ep2";  // the run refuses the config's own too
-  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "pp2"));
+  config.parallel.deal_experts_every_steps = 1;
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));
 }
 
 TEST_F(LayoutSearch, SetsAllThatDividesAStep) {
@@ -82,7 +80,8 @@ TEST_F(LayoutSearch, GivesNothingThatDoesNotFit) {
   EXPECT_TRUE(search().empty());
 }
 
-// Of two experts a rank has one, whose moments in 8 bits two ranks would share, and it could not be dealt anew.
+// Of two experts a rank has one, whose moments in 8 bits two ranks would share, and it could not be dealt anew; of
+// three one rank has one.
 TEST_F(LayoutSearch, LeavesOutWhatTheRunRefuses) {
   const PlannedWorld world{.num_ranks = 4, .ranks_a_node = 2};
   cluster.nodes = 2;
@@ -111,10 +110,13 @@ TEST_F(LayoutSearch, LeavesOutWhatTheRunRefuses) {
 
   config.parallel.layout = "ep2";
   config.parallel.shard = Shard::Gradients;
-  EXPECT_THAT([&] { plan_rank(config, models, world); },
-              ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr(
-                  "parallel.deal_experts_every_steps is given with optimizer.eight_bit_state, which 2 ranks share (edp) "
-                  "of 1 experts each, expected no more ranks than experts")));
+  for (const std::int64_t num_experts : {3, 2}) {
+    models.student.moe.num_experts = num_experts;
+    EXPECT_THAT([&] { plan_rank(config, models, world); },
+                ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr(
+                    "parallel.deal_experts_every_steps is given with optimizer.eight_bit_state, which 2 ranks share "
+                    "(edp) of as few as 1 expert, expected no more ranks than experts")));
+  }
 }
 
 class LargeLayers : public LayoutSearch {

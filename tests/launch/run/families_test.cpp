@@ -130,14 +130,12 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   const nn::ModelConfig config = source.model_config();
   const std::map<std::string, std::vector<double>> expected = reference.gradients();
   const double loss = reference.values("/loss").at(0);
-  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}, {"tp2", 2}};
-  const bool is_hybrid = config.num_mamba_layers() > 0;
-  if (!is_hybrid) layouts.emplace_back("cp2", 2);
+  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}, {"tp2", 2}, {"cp2", 2}};
   const bool by_two = config.moe.num_experts % 2 == 0;
   if (config.moe.num_experts > 0)
     layouts.insert(layouts.end(), {{by_two ? "ep2" : "ep3", by_two ? 2 : 3}, {"etp2", 2}, of_all_axes(config)});
   if (config.moe.expert_bias) layouts.emplace_back("ep2etp2", 4);
-  if (config.moe.num_experts > 0 && !is_hybrid) layouts.emplace_back("cp2tp2", 4);
+  if (config.moe.num_experts > 0) layouts.emplace_back("cp2tp2", 4);
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));

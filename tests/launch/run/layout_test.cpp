@@ -175,8 +175,10 @@ TEST(Pipelines, GradientsAreThoseOfPyTorchByEverySchedule) {
       launch::Rank rank(world.comm, name, 1);
       for (const std::int64_t micro_batches : {1, 2, 5})
         for (const char* file : {"dense.h5", "moe.h5", "moe_options.h5"})
-          testing::expect_golden(rank, file, DType::F64, {.micro_batches = micro_batches, .recompute = is_recomputed},
-                                 4096, parallel);
+          testing::expect_golden(
+              rank, file, DType::F64,
+              {.micro_batches = micro_batches, .tensor_chunks = micro_batches, .recompute = is_recomputed}, 4096,
+              parallel);
     });
   }
 }

@@ -71,11 +71,15 @@ TEST_F(VerificationTest, ExpertsThatRanksDoNotDivideGiveTheNumbersOfOneRank) {
   const std::vector<std::pair<const char*, std::vector<const char*>>> models = {
       {"model.moe.num_experts=6",
        {"ep4+parallel.expert_chunks=2+parallel.expert_replicas=2+parallel.expert_exchange=TWO_LEVEL",
-        "dp2ep4+parallel.shard=OPTIMIZER+batch.micro_batches=2", "tp2ep4+parallel.sequence_parallel=true"}},
-      {"model.moe.num_experts=5", {"ep2+train.recompute=true", "dp2ep2+parallel.shard=PARAMETERS"}},
+        "dp2ep4+parallel.shard=OPTIMIZER+batch.micro_batches=2", "tp2ep4+parallel.sequence_parallel=true",
+        "dp2ep4+parallel.deal_experts_every_steps=1+parallel.shard=GRADIENTS+parallel.expert_replicas=2"}},
+      {"model.moe.num_experts=5",
+       {"ep2+train.recompute=true", "dp2ep2+parallel.shard=PARAMETERS",
+        "dp2ep2+parallel.deal_experts_every_steps=1+parallel.shard=PARAMETERS+train.recompute=true"}},
       {"model.moe.num_experts=3",
        {"ep4+parallel.expert_exchange=TWO_LEVEL+parallel.expert_replicas=1", "ep4etp2+parallel.expert_chunks=2",
-        "dp2ep4+parallel.shard=GRADIENTS+batch.micro_batches=2", "dp2ep4+parallel.shard=PARAMETERS"}}};
+        "dp2ep4+parallel.shard=GRADIENTS+batch.micro_batches=2",
+        "dp2ep4+parallel.deal_experts_every_steps=1+parallel.shard=PARAMETERS"}}};
   for (const auto& [experts, items] : models) {
     std::vector<const char*> sets(odd.begin(), odd.end());
     sets.insert(sets.end(), {experts, "optimizer.kind=MUON"});
@@ -269,8 +273,7 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   EXPECT_THAT(covering(16, 8), ::testing::IsSupersetOf({"ep16", "ep8"}));
   launch::RunConfig that_deals;
   that_deals.parallel.deal_experts_every_steps = 1;
-  EXPECT_THAT(covering(4, 6, that_deals),
-              ::testing::AllOf(::testing::Contains("ep2"), ::testing::Not(::testing::Contains("ep4"))));
+  EXPECT_EQ(covering(4, 6, that_deals), covering(4, 6));
   EXPECT_THAT(covering(2, 0),
               ::testing::UnorderedElementsAre(
                   "dp2", "cp2", "tp2", "tp2+parallel.sequence_parallel=true", "pp2",
@@ -280,6 +283,15 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   EXPECT_THAT(covering(1, 4),
               ::testing::UnorderedElementsAre("dp1", "dp1+batch.micro_batches=3", "dp1+train.recompute=true"));
   EXPECT_THAT(covering(3, 9), ::testing::Contains("tp3ep3"));
+  // Ranks with the same experts are three apart there, neighbours two.
+  EXPECT_THAT(covering(6, 9), ::testing::IsSupersetOf({"ep6", "ep3", "pp3"}));
+  launch::RunConfig of_neighbours;
+  of_neighbours.parallel.shard = launch::Shard::Optimizer;
+  of_neighbours.parallel.shard_ranks = 2;
+  EXPECT_THAT(covering(6, 9, of_neighbours), ::testing::AllOf(::testing::IsSupersetOf({"ep6", "pp3"}),
+                                                              ::testing::Not(::testing::Contains("ep3"))));
+  of_neighbours.parallel.shard_ranks = 4;  // no divisor of six, which the run refuses
+  EXPECT_THAT(covering(6, 9, of_neighbours), ::testing::Contains("ep3"));
   // Of a config with stages of its own the items are the same, and say nothing of those.
   launch::RunConfig with_stages;
   with_stages.parallel.stages = {1, 1, 1, 1, 0, 0};

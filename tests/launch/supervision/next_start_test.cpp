@@ -208,6 +208,21 @@ TEST(NextStart, TroubleOfTheNetworkIsWaitedOut) {
   EXPECT_FALSE(without_b({other, all, other}, 4).ranks);
 }
 
+TEST(NextStart, AHostThatIsNeededMayBeStartingAnew) {
+  const Attempt trained = failed(4, 0, 9, 1, "x"), gone = unreached({"b"});
+  EXPECT_EQ(without_b({trained, gone}, 2).wait.count(), 5);
+  const NextStart again = without_b({trained, gone, gone}, 2);
+  EXPECT_EQ(again.ranks, 4);
+  EXPECT_EQ(again.wait.count(), 10);
+  EXPECT_EQ(without_b({trained, gone, gone}, 2, {.min_ranks = 3}).wait.count(), 10);
+  EXPECT_FALSE(without_b({trained, gone, gone}, 2, {.max_restarts = 2}).ranks);
+  // Where it can be left out it is; and one that never was there is not waited for.
+  EXPECT_EQ(without_b({trained, gone}, 4).without, "b");
+  EXPECT_EQ(without_b({trained, gone}, 4).wait.count(), 0);
+  EXPECT_EQ(without_b({gone}, 2).wait.count(), 0);
+  EXPECT_FALSE(without_b({gone, gone}, 2).ranks);
+}
+
 TEST(NextStart, TheWaitGrowsToAMinute) {
   std::vector<std::int64_t> seconds;
   for (int times = 1; times <= 7; ++times) seconds.push_back(wait_after(times).count());

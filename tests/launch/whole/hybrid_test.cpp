@@ -38,8 +38,9 @@ TEST_F(HybridRuns, AResumedRunIsTheWholeOneAndLayoutsAgree) {
   const std::string verified =
       run("verify tiny.textproto --quiet " + mamba_ +
           "--set optimizer.kind=MUON --precision float64 --tolerance 1e-11 --steps 1 --layouts "
-          "tp2,pp2,tp2ep2+parallel.sequence_parallel=true,dp2+parallel.shard=PARAMETERS");
-  EXPECT_THAT(verified, HasSubstr("4 of 4 layouts give"));
+          "tp2,pp2,tp2ep2+parallel.sequence_parallel=true,dp2+parallel.shard=PARAMETERS,cp3,"
+          "cp2tp2+parallel.sequence_parallel=true,pp2cp2+train.recompute=true");
+  EXPECT_THAT(verified, HasSubstr("7 of 7 layouts give"));
   EXPECT_THAT(run("inspect whole"), HasSubstr("3 of Mamba-2, 1 of attention"));
   EXPECT_THAT(run("plan tiny.textproto --ranks 2 " + mamba_), HasSubstr("memory"));
 }
@@ -92,8 +93,6 @@ TEST_F(HybridRuns, LearnsForAQuantisedFileAndWithAdapters) {
 }
 
 TEST_F(HybridRuns, WhatIsNotComputedIsRefused) {
-  EXPECT_THAT(refused(train_ + "--steps 1 --set parallel.layout=cp2 --out cut", 2),
-              HasSubstr("cuts sequences over 2 ranks, expected no cp with Mamba-2 layers (model.mamba)"));
   EXPECT_THAT(refused(train_ + "--steps 1 --set parallel.layout=tp2 --set model.mamba.num_heads=1 --out cut", 2),
               HasSubstr("Mamba-2 layers are cut over 2 ranks (tp), expected at most 1, their heads (model.mamba)"));
   EXPECT_THAT(refused(train_ + "--steps 1 --set model.mamba.attention_layers=[4] --out other"),

@@ -369,6 +369,21 @@ exit 1
   EXPECT_EQ(attempts(folder).size(), 1U) << outcome.output;
 }
 
+TEST(Launch, WhatIsLeftOfAnAttemptHasTheLockForAWhile) {
+  // As a first rank on another host has it, or a file server for a host that is lost.
+  const RunFolder folder("launch_locked");
+  const Outcome outcome = launch_script(folder, R"([ ! -e held ] || exec test -e freed
+touch ready
+for i in $(seq 500); do [ -e held ] && break; sleep 0.02; done
+exit 1
+)",
+                                        "-n 2", "train tiny.textproto --out run",
+                                        R"(flock run/run.lock bash -c "touch held; sleep 1; touch freed")");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(outcome.lines_with("launch: the run is locked still").size(), 1U) << outcome.output;
+  EXPECT_EQ(attempts(folder).size(), 2U) << outcome.output;
+}
+
 TEST(Launch, SlotsThatAreLackingMakeFewerRanks) {
   const RunFolder folder("launch_slots");
   std::string start = folder.command("launch -n 3 --min-ranks 2 --host localhost:2 --bind-to none -- " + training +

@@ -75,6 +75,7 @@ struct Case {
   std::int64_t expert_exchanges = 0;  // of a step, counted by hand; 0: they are not
   std::int64_t tensor_shares = 0;     // likewise: sums over tp of which each rank gets its share,
   std::int64_t tensor_gathers = 0;    // and shares that every rank gets
+  std::int64_t tensor_sums = 0;       // sums over tp that every rank gets, beyond those without parallel.tensor_chunks
 };
 
 class PlannedRun : public ::testing::TestWithParam<Case> {
@@ -106,8 +107,10 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   const Case& tested = GetParam();
   const RunConfig config = config_of(tested);
   const launch::PlannedModels models = launch::planned_models(config, launch::make_log(1));
-  const launch::RankPlan plan =
-      launch::plan_rank(config, models, {.num_ranks = tested.ranks, .ranks_a_node = tested.ranks_a_node});
+  const auto planned_of = [&](const RunConfig& of) {
+    return launch::plan_rank(of, models, {.num_ranks = tested.ranks, .ranks_a_node = tested.ranks_a_node});
+  };
+  const launch::RankPlan plan = planned_of(config);
   const int stages = std::max(plan.pipeline.schedule.num_stages(), 1);
   const Measured run =
       measured(config, tested.ranks, tested.ranks_a_node, (plan.stage + 1) * tested.ranks / stages - 1);
@@ -140,6 +143,18 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
     EXPECT_EQ(planned["tp reduce_scatter"].first, tested.tensor_shares);
     EXPECT_EQ(planned["tp all_gather"].first, tested.tensor_gathers);
   }
+  if (config.parallel.tensor_chunks == 1) return;
+  RunConfig at_once = config;
+  at_once.parallel.tensor_chunks = 1;
+  for (const ExchangeCount& t : planned_of(at_once).traffic) {
+    if (t.group != "tp") continue;
+    SCOPED_TRACE(t.operation);
+    const auto [calls, bytes] = planned[t.group + " " + t.operation];
+    EXPECT_EQ(bytes, t.bytes);
+    if (t.operation == "all_reduce") {
+      EXPECT_EQ(calls, t.calls + tested.tensor_sums);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -153,15 +168,25 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Experts", 2, {"parallel.layout=dp2"}},
         Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
         // Sums: the embedding's; o of four layers and one down in three chunks each; and, backward, what enters these
-        // and the head. Gathers: what enters these in three chunks, and the head; three routers' logits; and, backward,
-        // what enters these once more, and the gradients of sums and of what three routers choose by.
+        // in as many, and the head. Gathers: what enters these in three chunks, and the head; three routers' logits;
+        // and, backward, what enters these once more whole, the gradients of o and down in three chunks each, of the
+        // embedding's, and of what three routers choose by.
         Case{"TensorsInChunks",
              2,
              {"parallel.layout=tp2", "parallel.sequence_parallel=true", "parallel.tensor_chunks=3"},
              0,
              0,
-             1 + 3 * (4 + 1) + (4 + 1) + 1,
-             3 * (4 + 1) + 1 + 3 + (4 + 1) + (4 + 1 + 1) + 3},
+             1 + 3 * (4 + 1) + 3 * (4 + 1) + 1,
+             3 * (4 + 1) + 1 + 3 + (4 + 1) + 3 * (4 + 1) + 1 + 3},
+        // Two more of each o and down, and of each gradient of what enters these.
+        Case{"SumsInChunks",
+             2,
+             {"parallel.layout=tp2", "parallel.tensor_chunks=3"},
+             0,
+             0,
+             0,
+             0,
+             2 * (4 + 1) + 2 * (4 + 1)},
         Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},
         Case{"ExpertsOfNodes", 4, {"parallel.layout=ep4"}, 2},
         // Three layers of three chunks, each of which is agreed on by two exchanges, goes there with its weights and
@@ -176,6 +201,10 @@ INSTANTIATE_TEST_SUITE_P(
              {"parallel.layout=ep4", "model.moe.num_experts=3", "parallel.expert_exchange=TWO_LEVEL",
               "optimizer.eight_bit_state=true"}},
         Case{"Sequences", 2, {"parallel.layout=cp2"}},
+        Case{"StatesAlongSequences",
+             2,
+             {"parallel.layout=cp2", "model.mamba.num_heads=4", "model.mamba.head_width=16",
+              "model.mamba.state_width=8", "model.mamba.attention_layers=[1]", "train.recompute=true"}},
         Case{"SharedParameters", 2, {"parallel.layout=dp2", "parallel.shard=PARAMETERS", "train.recompute=true"}},
         Case{"SharedGradients", 3, {"parallel.layout=dp3", "parallel.shard=GRADIENTS", "batch.micro_batches=2"}},
         Case{"Bfloat16",

@@ -98,6 +98,7 @@ void expect_files_of_one_rank(const std::string& feed_forward) {
            {"shared", "tp2", sequence_parallel},
            {"dealt", "dp2", "--set parallel.shard=PARAMETERS"},
            {"moved", "ep2", "--set parallel.deal_experts_every_steps=1"},
+           {"moved_unevenly", "ep3", "--set parallel.deal_experts_every_steps=1"},
            {"stages", "pp2", "--set batch.micro_batches=2"}}) {
     SCOPED_TRACE(run);
     train(folder, feed_forward, run, 3, layout, fmt::format("{} --dump-gradients {}.h5", options, run));

@@ -89,8 +89,6 @@ TEST(Verify, BadInputIsOneLine) {
            {"--layouts xp2", "layout 'xp2': 'xp' at position 1 is no axis"},
            {"--layouts dp2+batch.micro_batch=2", "batch.micro_batch"},
            {"--layouts dp2 --ranks 3", "layout 'dp2': the world has 3 ranks, expected 2"},
-           {"--layouts ep3 --set parallel.deal_experts_every_steps=1",
-            "parallel.deal_experts_every_steps is given with 4 experts over ep 3, expected a multiple of it"},
            {"--layouts tp2 --precision bfloat16", "--precision"},
            {"--layouts tp2 --steps 0", "--steps"},
            {"--layouts tp2 --set train.device=CUDA", "train.device is CUDA, expected mpirun for it"},

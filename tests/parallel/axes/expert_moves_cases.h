@@ -15,24 +15,25 @@
 
 namespace limbeck::testing {
 
-/// Of expert e the element in row r and column c is 40 e + 10 r + c. Experts are dealt over ep, their rows over etp,
-/// and what is dealt over all ranks of edp, whole experts or rows of them.
+/// Of expert e the element in row r and column c is 40 e + 10 r + c, of a byte its last eight bits. Experts are dealt
+/// over ep, their rows over etp, and what is dealt over all ranks of edp, whole experts or rows of them.
 template <class T>
-void expert_moves_case_of(const parallel::Mesh& mesh, std::int64_t num_local, bool is_dealt) {
+void expert_moves_case_of(const parallel::Mesh& mesh, std::int64_t num_experts, bool is_dealt) {
   const auto memory = Memory::cpu(1);
   const int sharers = is_dealt ? mesh.edp().size() : 1;
   const parallel::ExpertMoves moves(mesh, sharers);
   const core::Slice rows = core::slice_of(3, mesh.etp().rank, mesh.etp().size);
-  const core::Shape stack{num_local, rows.count, 5};
+  const core::Slice places = core::slice_of(num_experts, mesh.ep().rank, mesh.ep().size);
+  const core::Shape stack{places.count, rows.count, 5};
   const core::Slice share =
       is_dealt ? core::share_of(stack, mesh.edp().rank(), sharers) : core::Slice{0, stack.numel()};
-  std::vector<std::int64_t> order(static_cast<std::size_t>(num_local * mesh.ep().size));  // experts, by place
+  std::vector<std::int64_t> order(static_cast<std::size_t>(num_experts));  // experts, by place
   std::iota(order.begin(), order.end(), 0);
   /// What this rank has to have of it.
   const auto values = [&] {
     std::vector<T> all;
     for (std::int64_t i = share.first; i < share.first + share.count; ++i) {
-      const std::int64_t place = mesh.ep().rank * num_local + i / (rows.count * 5), row = i / 5 % rows.count;
+      const std::int64_t place = places.first + i / (rows.count * 5), row = i / 5 % rows.count;
       all.push_back(static_cast<T>(40 * order[static_cast<std::size_t>(place)] + 10 * (rows.first + row) + i % 5));
     }
     return all;
@@ -52,7 +53,9 @@ void expert_moves_case_of(const parallel::Mesh& mesh, std::int64_t num_local, bo
     moves.move(kept, stack, is_dealt, from);
     EXPECT_EQ(core::host_values<T>(kept), values()) << mesh.layout().text << " round " << round;
   }
-  EXPECT_THROW(moves.move(kept, stack, is_dealt, std::vector<std::int64_t>(order.size() + 1)), core::Error);
+  // One more on each rank.
+  const std::vector<std::int64_t> too_many(order.size() + static_cast<std::size_t>(mesh.ep().size));
+  EXPECT_THROW(moves.move(kept, stack, is_dealt, too_many), core::Error);
 }
 
 inline void expert_moves_case(WorldComm& world) {
@@ -61,11 +64,14 @@ inline void expert_moves_case(WorldComm& world) {
       if (world.size() % (ep * etp) != 0) continue;
       const parallel::Mesh mesh({std::shared_ptr<void>(), &world},
                                 parallel::parse_layout(fmt::format("ep{}etp{}", ep, etp)));
-      for (const std::int64_t num_local : {1, 2, 3})
+      // One or two on each rank; one or none, one or two, two or three.
+      for (const std::int64_t num_experts : {ep, 2 * ep, 1, ep - 1, ep + 1, 3 * ep - 1}) {
+        if (num_experts == 0) continue;
         for (const bool is_dealt : {false, true}) {
-          expert_moves_case_of<float>(mesh, num_local, is_dealt);
-          expert_moves_case_of<std::uint8_t>(mesh, num_local, is_dealt);
+          expert_moves_case_of<float>(mesh, num_experts, is_dealt);
+          expert_moves_case_of<std::uint8_t>(mesh, num_experts, is_dealt);
         }
+      }
     }
 }
 

@@ -457,6 +457,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"weights_beside_sums", weights_beside_sums_case},
           {"sums_in_chunks", sums_in_chunks_case},
           {"gathers_in_chunks", gathers_in_chunks_case},
+          {"gradients_in_chunks", gradients_in_chunks_case},
           {"gradient_buckets", gradient_buckets_case},
           {"shares", shares_case},
           {"bucket_order", bucket_order_case},

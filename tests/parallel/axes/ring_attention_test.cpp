@@ -5,11 +5,8 @@
 
 #include <algorithm>
 
-#include "core/nn/cut_batch.h"
-#include "parallel/axes/communicators.h"
-#include "parallel/axes/mesh.h"
+#include "tests/support/cut_text.h"
 #include "tests/support/gradient_check.h"
-#include "tests/support/thread_ranks.h"
 
 namespace limbeck {
 namespace {
@@ -20,48 +17,9 @@ using core::MemoryPtr;
 using core::Tape;
 using core::Tensor;
 using core::Var;
+using testing::on_ranks, testing::rows_of, testing::Text;
 using testing::random_tensor;
 using testing::relative_difference;
-
-/// Sequences of documents of these lengths.
-struct Text {
-  std::vector<std::int32_t> tokens, position, document, sequence;
-  std::vector<std::int64_t> index, offsets = {0};
-
-  explicit Text(const std::vector<std::vector<std::int32_t>>& sequences) {
-    for (const auto& documents : sequences) {
-      for (std::size_t d = 0; d < documents.size(); ++d)
-        for (std::int32_t i = 0; i < documents[d]; ++i) {
-          index.push_back(std::ssize(tokens));
-          tokens.push_back(i);
-          position.push_back(i);
-          document.push_back(static_cast<std::int32_t>(d));
-          sequence.push_back(static_cast<std::int32_t>(offsets.size() - 1));
-        }
-      offsets.push_back(std::ssize(tokens));
-    }
-  }
-  nn::BatchColumns columns() const {
-    return {.tokens = tokens,
-            .targets = tokens,
-            .position = position,
-            .document = document,
-            .sequence = sequence,
-            .global_index = index,
-            .sequence_offsets = offsets};
-  }
-};
-
-/// Of rows [T,...] of the whole those that a batch has, in its memory.
-Tensor rows_of(const Tensor& whole, const nn::Batch& batch) {
-  core::Shape shape = whole.shape();
-  shape[0] = batch.num_tokens();
-  Tensor mine = Tensor::empty(batch.tokens.memory(), whole.dtype(), shape);
-  for (std::int64_t i = 0; i < shape[0]; ++i)
-    std::copy_n(whole.rows(batch.global_index.data<std::int64_t>()[i], 1).raw(), mine.rows(i, 1).bytes(),
-                mine.rows(i, 1).mutable_raw());
-  return mine;
-}
 
 struct Ran {
   Tensor out, dq, dk, dv, dsinks;
@@ -96,13 +54,6 @@ class Counting final : public nn::ContextComm {
  private:
   nn::ContextComm& comm_;
 };
-
-void on_ranks(int ranks, const std::function<void(nn::ContextComm&, const MemoryPtr&)>& body) {
-  testing::run_ranks(ranks, [&](testing::RankWorld& world) {
-    const parallel::Mesh mesh(world.comm, parallel::parse_layout("cp" + std::to_string(ranks)));
-    body(*parallel::make_communicators(mesh).context, core::Memory::cpu(1));
-  });
-}
 
 constexpr AttentionShape small{.num_heads = 4, .num_kv_heads = 2, .width = 3, .value_width = 5, .scale = 0.7};
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <vector>
 
 #include "core/ops/linear.h"
@@ -180,32 +181,90 @@ inline void weights_beside_sums_case(WorldComm& world) {
     }
 }
 
-/// A product in runs of tokens, one of which is summed while the next is made: the bits of one, of what it gives and of
-/// gradients; some ranks have no row in some runs. The products are exact, and the sums of the ranks' parts round, so
-/// that another order of these would show.
+/// Numbers of this rank whose sum over the ranks rounds, so that another order of these would show; products with
+/// `filled` are exact.
+inline Tensor filled_of_rank(const core::MemoryPtr& memory, const core::Shape& shape, const WorldComm& world,
+                             int seed) {
+  Tensor part = filled<float>(memory, shape, seed + world.rank());
+  if (world.rank() % 2 == 1)
+    for (std::int64_t i = 0; i < part.numel(); ++i) part.mutable_data<float>()[i] *= 1 << 20;
+  return part;
+}
+
+/// A product in runs of tokens, one of which is summed while the next is made, and whose gradient is gathered in runs:
+/// the bits of one, of what it gives and of gradients, also where x has a part of its own already; some ranks have no
+/// row in some runs.
 inline void sums_in_chunks_case(WorldComm& world) {
   using core::Tape;
   using core::Var;
   const auto memory = Memory::cpu(1);
   const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
-  Tensor part = filled<float>(memory, {3, 4}, world.rank());
-  if (world.rank() % 2 == 1)
-    for (std::int64_t i = 0; i < part.numel(); ++i) part.mutable_data<float>()[i] *= 1 << 20;
+  const Tensor part = filled_of_rank(memory, {3, 4}, world, 0);
   for (const bool is_divided : {false, true})
     for (const std::int64_t num_rows : {0, 1, 5, 8, 101}) {
-      const auto numbers = [&](std::int64_t chunks) {
+      const auto numbers = [&](std::int64_t chunks, bool is_read_elsewhere) {
         Tape tape;
         const Var x = core::leaf(filled<float>(memory, {num_rows, 4}, 0)), weight = core::leaf(part.clone());
         const auto in_chunks = is_divided ? core::linear_exit_sequence : core::linear_exit;
         const Var y = in_chunks(tape, x, weight, core::Products::AsActivations, *comm, chunks);
         EXPECT_EQ(tape.num_steps(), world.size() == 1 ? 1U : 2U);
         core::accumulate(y.slot, filled<float>(memory, y.shape(), 5));
+        if (is_read_elsewhere) core::accumulate(x.slot, filled_of_rank(memory, x.shape(), world, 3));
         tape.run();
         return std::vector{core::host_values<float>(y.value), core::host_values<float>(core::gradient(x.slot, x.value)),
                            core::host_values<float>(core::gradient(weight.slot, weight.value))};
       };
-      const auto whole = numbers(1);
-      for (const std::int64_t chunks : {2, 3, 64, 1024}) EXPECT_EQ(numbers(chunks), whole) << num_rows << ' ' << chunks;
+      for (const bool is_read_elsewhere : {false, true}) {
+        const auto whole = numbers(1, is_read_elsewhere);
+        for (const std::int64_t chunks : {2, 3, 64, 1024})
+          EXPECT_EQ(numbers(chunks, is_read_elsewhere), whole) << num_rows << ' ' << chunks;
+      }
+    }
+}
+
+/// Products of what enters whole or in shares, whose gradient is made and summed in runs: the bits of one run, however
+/// the weights get their gradients, and where one of them, or x, gets none.
+inline void gradients_in_chunks_case(WorldComm& world) {
+  using core::Tape;
+  using core::Var;
+  using WeightParts = Tape::WeightParts;
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  constexpr core::Products products = core::Products::AsActivations;
+  for (const bool is_divided : {false, true})
+    for (const std::int64_t num_rows : {1, 5, 101}) {
+      const core::Slice share =
+          is_divided ? core::slice_of(num_rows, world.rank(), world.size()) : core::Slice{0, num_rows};
+      const auto gradients = [&](std::int64_t chunks, WeightParts weight_parts, std::size_t frozen) {
+        Tape tape;
+        tape.set_weight_parts(weight_parts);
+        std::array<core::Parameter, 2> parameters;  // whose gradients may be made later
+        std::vector<Var> in = {
+            core::leaf(filled<float>(memory, {num_rows, 4}, 1).rows(share.first, share.count).clone()),
+            core::leaf(filled_of_rank(memory, {3, 4}, world, 0)), core::leaf(filled_of_rank(memory, {5, 4}, world, 1))};
+        for (std::size_t i = 0; i < 2; ++i) in[i + 1].slot->parameter = &parameters[i];
+        if (frozen < in.size()) in[frozen].slot = nullptr;
+        const std::span<const Var> weights = std::span(in).subspan(1);
+        const std::vector<Var> made =
+            is_divided ? core::enter_sequence_linear(tape, in[0], num_rows, weights, products, *comm, chunks)
+                       : core::enter_linear(tape, in[0], weights, products, *comm, chunks);
+        std::vector<std::vector<float>> found;
+        for (const Var& y : made) {
+          found.push_back(core::host_values<float>(y.value));
+          if (y.slot) core::accumulate(y.slot, filled<float>(memory, y.shape(), 1));
+        }
+        tape.run();
+        tape.run_weight_parts();
+        for (const Var& v : in)
+          if (v.slot) found.push_back(core::host_values<float>(core::gradient(v.slot, v.value)));
+        return found;
+      };
+      for (const std::size_t frozen : {0U, 1U, 2U, 3U}) {  // 3: none
+        const auto whole = gradients(1, WeightParts::AtOnce, frozen);
+        for (const WeightParts when : {WeightParts::AtOnce, WeightParts::InWaits, WeightParts::Queued})
+          EXPECT_EQ(gradients(3, when, frozen), whole) << num_rows << ' ' << frozen;
+        EXPECT_EQ(gradients(64, WeightParts::InWaits, frozen), whole) << num_rows << ' ' << frozen;
+      }
     }
 }
 
