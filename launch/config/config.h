@@ -327,6 +327,7 @@ struct PrecisionConfig {
   bool float32_teacher = false;
   bool mapped_teacher = false;
   bool sharded_teacher = false;
+  bool offload_teacher = false;
   bool fp8_products = false;
   QuantisedWeights quantised_weights = QuantisedWeights::None;
   QuantisedWeights quantised_teacher = QuantisedWeights::None;

@@ -406,6 +406,8 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.train.cuda_graph && config.routing.jitter > 0)
     fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
                parsed.place_of("train.cuda_graph"));
+  RefusalBeside{parsed, "precision.offload_teacher"}(config.precision.offload_teacher && config.train.cuda_graph,
+                                                     "train.cuda_graph", "false: what is copied is not recorded");
   check_expert_choice(config, parsed);
   check_objective(config, parsed);
   check_data_sources(config.data, parsed);

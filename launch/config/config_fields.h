@@ -400,6 +400,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("float32_teacher", c.float32_teacher);
   io("mapped_teacher", c.mapped_teacher);
   io("sharded_teacher", c.sharded_teacher);
+  io("offload_teacher", c.offload_teacher);
   io("fp8_products", c.fp8_products);
   io("quantised_weights", c.quantised_weights);
   io("quantised_teacher", c.quantised_teacher);

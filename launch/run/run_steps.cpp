@@ -255,8 +255,10 @@ MemoryParts RunSteps::memory() {
   for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
   if (is_dealt_)
     for (const optim::Fragment& f : fragments_) parts.parameters += bytes_of(f.sharers.value);
-  if (nn::Transformer* teacher = running_teacher(session_))
+  if (nn::Transformer* teacher = running_teacher(session_)) {
     for (const core::Parameter* p : teacher->parameters()) parts.teacher += bytes_of(p->value);
+    parts.host = teacher->offloaded_bytes();
+  }
   return parts;
 }
 
