@@ -27,11 +27,11 @@ HostLayers::HostLayers(const core::ParameterList& parameters, const core::Memory
 void HostLayers::start(std::size_t layer) {
   if (under_way_) free(*under_way_);  // nobody ran it: two at once are all there is room for
   under_way_ = layer;
-  if (copies_) copies_->follow_device();
-  for (const Value& value : layers_[layer]) {
-    void* const to = value.here.storage()->refill();
-    if (copies_) copies_->upload(value.there.raw(), to, value.there.bytes());
-  }
+  for (const Value& value : layers_[layer]) value.here.storage()->refill();
+  if (!copies_) return;
+  copies_->follow_device();
+  for (const Value& value : layers_[layer])
+    copies_->upload(value.there.raw(), value.here.storage()->refill(), value.there.bytes());
 }
 
 void HostLayers::finish(std::size_t) {

@@ -252,6 +252,7 @@ struct OptimizerConfig {
   double momentum = 0.95;
   double adamw_rate_factor = 1;
   bool eight_bit_state = false;
+  bool offload = false;
   friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
 };
 

@@ -292,6 +292,9 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
 void check_experts(const RunConfig& config, const ParsedConfig& parsed) {
   RefusalBeside{parsed, "parallel.deal_experts_every_steps"}(
       config.parallel.deal_experts_every_steps > 0 && config.adapters, "adapters", "none: what lies in a file stays");
+  RefusalBeside{parsed, "parallel.deal_experts_every_steps"}(
+      config.parallel.deal_experts_every_steps > 0 && config.optimizer.offload, "optimizer.offload",
+      "false: what moves with an expert lies on its device");
   if (config.parallel.expert_replicas == 0) return;
   const RefusalBeside refuse{parsed, "parallel.expert_replicas"};
   refuse(config.adapters.has_value(), "adapters", "none: an adapter's part is not copied");

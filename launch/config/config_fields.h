@@ -349,6 +349,7 @@ void fields(Io& io, OptimizerConfig& c) {
   io("momentum", c.momentum, from_to_below(0, 1));
   io("adamw_rate_factor", c.adamw_rate_factor, at_least(0));
   io("eight_bit_state", c.eight_bit_state);
+  io("offload", c.offload);
 }
 
 template <class Io>

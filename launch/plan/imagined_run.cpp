@@ -77,7 +77,7 @@ void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
       const std::int64_t block = core::info(own->second.dtype).block_elements;
       if (shape[shape.rank() - 1] % block == 0 && p->offset()[last] % block == 0) dtype = own->second.dtype;
     }
-    if (precision.mapped_teacher && kept.empty() && !precision.offload_teacher)  // lies in the file's pages
+    if (precision.mapped_teacher && kept.empty() && memory == teacher.memory())  // lies in the file's pages
       p->value =
           Tensor(std::make_shared<core::Storage>(memory, core::bytes_of(dtype, shape.numel()), memory.get(), memory), 0,
                  dtype, shape);
@@ -172,7 +172,7 @@ class ImaginedRun {
     const std::vector<optim::Fragment> fragments = optim::fragments_of(own);
     count_optimizer(own, fragments);
     optim::Optimizer optimizer(
-        own, optimizer_settings(config_.optimizer),
+        own, optimizer_settings(config_.optimizer, memory_),
         [&mesh = rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); });
     if (deals_experts(config_.parallel, models_.student, rank.mesh()))
       check_experts_may_move(models_.student, rank.mesh(), optimizer);
@@ -182,6 +182,7 @@ class ImaginedRun {
     memory.parameters += taken();
     optimizer.begin_training();
     memory.optimizer += taken();
+    memory.host += optimizer.offloaded_bytes();
     values.gather();
     for (const core::Parameter* p : all) plan_.parameter_bytes += core::bytes_of(p->value.dtype(), p->value.numel());
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/device/offload.h"
 #include "launch/run/sharing.h"
 #include "launch/run/training_step.h"
 #include "optim/objectives.h"
@@ -44,6 +45,8 @@ struct StepSettings {
   std::vector<optim::Group> groups = {};
   bool has_expert_biases = false;  // of experts' products, and those that experts are chosen by
   std::int64_t num_experts = 0;    // of the student; 0: as many as the teacher
+  bool offload_state = false;      // the optimizer's lies in the host's memory
+  bool offload_teacher = false;    // and so do the teacher's layers
 };
 
 /// The same in float64.
@@ -60,13 +63,16 @@ class GoldenSteps {
         rank_(std::move(world), settings.layout, 1, settings.sequence_parallel, std::move(memory), settings.exchange),
         pipeline_(pipeline_of(rank_, config(), settings.stages, settings.micro_batches)),
         student_(config(), options()),
-        teacher_(golden_.config(), rank_.frozen_copy(core::sum_dtype(settings.weights))),
+        teacher_(golden_.config(), teacher_options()),
         trained_(optim::apply_groups(student_.parameters(), settings.groups)),
         sync_(optim::parameters_of(trained_), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights),
               bucket_bytes, settings.sharding),
         values_(optim::parameters_of(trained_), sync_.groups(), bucket_bytes),
         fragments_(optim::fragments_of(trained_ = launch::dealt(std::move(trained_), sync_.groups(), values_))),
-        optimizer_(trained_, {.uses_muon = settings.uses_muon, .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0}},
+        optimizer_(trained_,
+                   {.uses_muon = settings.uses_muon,
+                    .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0},
+                    .kept_in = settings.offload_state ? core::offload_memory(rank_.memory()) : nullptr},
                    [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
     student_.init_random(1);
     student_.set_layer_weights(values_.layers());
@@ -117,6 +123,7 @@ class GoldenSteps {
 
   launch::Rank& rank() { return rank_; }
   nn::Transformer& student() { return student_; }
+  nn::Transformer& teacher() { return teacher_; }
   optim::Optimizer& optimizer() { return optimizer_; }
   const std::vector<optim::Fragment>& fragments() const { return fragments_; }
   parallel::SharedValues& values() { return values_; }
@@ -145,6 +152,12 @@ class GoldenSteps {
     options.fp8_products = settings_.fp8_products;
     options.with_predict = true;
     return pipeline_.part_of(options, rank_.mesh().pp().rank());
+  }
+
+  nn::ModelOptions teacher_options() const {
+    nn::ModelOptions options = rank_.frozen_copy(core::sum_dtype(settings_.weights));
+    options.offload_layers = settings_.offload_teacher;
+    return options;
   }
 
   /// Of a pipeline those of all stages: the teacher's are the student's.
