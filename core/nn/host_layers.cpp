@@ -1,6 +1,7 @@
 #include "core/nn/host_layers.h"
 
 #include <memory>
+#include <variant>
 
 namespace limbeck::nn {
 
