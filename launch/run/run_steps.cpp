@@ -254,8 +254,7 @@ MemoryParts RunSteps::memory() {
     const bool is_here = !storage.is_lent() && !storage.is_empty() && storage.memory() == session_.rank.memory();
     return is_here && seen.insert(&storage).second ? storage.bytes() : 0;
   };
-  MemoryParts parts{
-      .gradients = gradient_bytes_, .optimizer = optimizer_bytes_, .host = optimizer_.offloaded_bytes()};
+  MemoryParts parts{.gradients = gradient_bytes_, .optimizer = optimizer_bytes_, .host = optimizer_.offloaded_bytes()};
   for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
   if (is_dealt_) parts.parameters += share_bytes_;
   if (nn::Transformer* teacher = running_teacher(session_)) {

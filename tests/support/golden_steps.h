@@ -47,8 +47,8 @@ struct StepSettings {
   std::int64_t num_experts = 0;    // of the student; 0: as many as the teacher
   std::int64_t expert_chunks = 1;
   bool sharded_teacher = false;  // its experts are cut as the student's
-  bool offload_state = false;      // the optimizer's lies in the host's memory
-  bool offload_teacher = false;    // and so do the teacher's layers
+  bool offload_state = false;    // the optimizer's lies in the host's memory
+  bool offload_teacher = false;  // and so do the teacher's layers
 };
 
 /// The same in float64.
