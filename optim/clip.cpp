@@ -12,7 +12,7 @@ using core::DType;
 using core::Tensor;
 
 GradientNorm::GradientNorm(const std::vector<Fragment>& fragments, core::Comm& world, double clip,
-                           std::vector<std::string> names)
+                           std::vector<std::string> names, core::MemoryPtr memory)
     : names_(std::move(names)) {
   core::check(clip >= 0, "gradient_norm: clip is {}, expected 0 or more", clip);
   for (const Fragment& f : fragments) check_trainable("gradient_norm", f);
@@ -21,7 +21,8 @@ GradientNorm::GradientNorm(const std::vector<Fragment>& fragments, core::Comm& w
   if (names_.empty()) return;
 
   const auto num_parameters = std::ssize(names_);
-  const core::MemoryPtr memory = fragments.empty() ? core::Memory::cpu(1) : fragments.front().parameter->value.memory();
+  if (memory == nullptr)
+    memory = fragments.empty() ? core::Memory::cpu(1) : fragments.front().parameter->value.memory();
   squares_ = Tensor::zeros(memory, DType::F64, {num_parameters});
   double* const sums = squares_.mutable_data<double>();
   std::size_t place = 0;  // fragments and names are mostly in one order

@@ -27,9 +27,9 @@ class GradientNorm {
       : GradientNorm(whole_fragments(parameters), world, clip) {}
   /// Of gradients of which ranks have shares alone, each sums its own; else as above, whatever is dealt. `names`: of
   /// all parameters in one order, where ranks hold different ones (stages of a pipeline); the fragments' are among
-  /// them.
+  /// them. `memory`: where the parameters of all ranks lie, for one that may have none; null: where the fragments' do.
   GradientNorm(const std::vector<Fragment>& fragments, core::Comm& world, double clip,
-               std::vector<std::string> names = {});
+               std::vector<std::string> names = {}, core::MemoryPtr memory = nullptr);
 
   /// min(1, clip / norm), [1] float64 where the parameters are; NaN, by which a step changes nothing, where the norm is
   /// not finite. Undefined, which is 1, without parameters.

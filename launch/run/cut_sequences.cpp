@@ -50,7 +50,6 @@ void check_cut_sequences(const RunConfig& config, const nn::ModelConfig& student
         {"objective.reward", c.reward.has_value()},
         {"objective.bridge", c.bridge != Bridge::None},
         {"objective.control SHUFFLED_POSITIONS", c.control == Control::ShuffledPositions},
-        {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
         {"a teacher beside layers that predict further tokens", config.teacher && student.num_predict_layers > 0}})
     if (is_given)
       core::fail_usage(

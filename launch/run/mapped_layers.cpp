@@ -1,5 +1,6 @@
 #include "launch/run/mapped_layers.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "data/files/mapped_file.h"
@@ -28,8 +29,10 @@ void MappedLayers::ask_for(std::size_t layer) const {
 }
 
 void MappedLayers::watch(nn::Pass& pass) const {
-  ask_for(0);
-  ask_for(1);
+  const auto has_some = [](const Places& places) { return !places.empty(); };
+  const auto first = static_cast<std::size_t>(std::ranges::find_if(layers_, has_some) - layers_.begin());
+  ask_for(first);
+  ask_for(first + 1);
   pass.gives = [this, before = std::move(pass.gives)](std::int64_t layer, const core::Var& out) {
     if (before) before(layer, out);
     for (const auto& place : layers_.at(static_cast<std::size_t>(layer))) data::release_mapped(place);

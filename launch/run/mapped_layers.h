@@ -20,8 +20,8 @@ class MappedLayers {
   explicit MappedLayers(nn::Transformer& model);
   /// That lie in mapped files.
   std::int64_t bytes() const { return bytes_; }
-  /// The pass's first two layers are asked for now; behind each layer its own pages go, and the next but one is asked
-  /// for. Beside what the pass does with Pass::gives already. This must outlive the pass.
+  /// The first two layers that the model has are asked for now; behind each layer its own pages go, and the next but
+  /// one is asked for. Beside what the pass does with Pass::gives already. This must outlive the pass.
   void watch(nn::Pass& pass) const;
 
  private:

@@ -9,6 +9,7 @@
 
 #include "core/counted.h"
 #include "core/error.h"
+#include "parallel/axes/mesh.h"
 
 namespace limbeck::launch {
 
@@ -65,6 +66,13 @@ double flops_of_layer(nn::ModelConfig model, std::int64_t layer, std::int64_t se
   return of_layers(2) - of_layers(1);
 }
 
+std::vector<double> flops_of_layers(const nn::ModelConfig& model, std::int64_t sequence_length) {
+  std::vector<double> costs;
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+    costs.push_back(flops_of_layer(model, layer, sequence_length));
+  return costs;
+}
+
 double sum_of(const std::vector<double>& values, const core::Slice& part) {
   const auto begin = values.begin() + part.first;
   return std::accumulate(begin, begin + part.count, 0.0);
@@ -77,9 +85,7 @@ Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int 
   const bool is_cut = num_stages > 1;
   const int chunks = is_cut ? static_cast<int>(c.chunks) : 1, parts = num_stages * chunks;
   const auto kind = is_cut ? static_cast<parallel::ScheduleKind>(c.schedule) : parallel::ScheduleKind::OneFOneB;
-  std::vector<double> costs;
-  for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
-    costs.push_back(flops_of_layer(model, layer, config.data.sequence_length));
+  const std::vector<double> costs = flops_of_layers(model, config.data.sequence_length);
   const double of_width = 2.0 * static_cast<double>(model.width),
                one_head = static_cast<double>(model.vocabulary) * of_width;
   // Each layer that predicts reads the stream beside an embedding, and has a head's products of its own.
@@ -100,6 +106,20 @@ Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int 
     for (auto* column : {&pipeline.costs.input_gradient, &pipeline.costs.weight_gradient}) column->push_back(own);
   }
   return pipeline;
+}
+
+Pipeline pipeline_without_head(const nn::ModelConfig& model, std::int64_t sequence_length, int num_stages) {
+  return {.layers = parallel::split_by_cost(flops_of_layers(model, sequence_length), 0, 0, num_stages),
+          .schedule = parallel::make_schedule(parallel::ScheduleKind::OneFOneB, num_stages, 1, 1),
+          .costs = {}};
+}
+
+void check_teacher_stages(const RunConfig& config, const nn::ModelConfig& teacher) {
+  const std::string& layout = config.parallel.teacher_layout;
+  const int num_stages = layout.empty() ? 1 : std::max(parallel::parse_layout(layout).pp, 1);
+  if (num_stages > teacher.num_layers)
+    fail_usage("parallel.teacher_layout is {}: {}, expected at most the teacher's {}", layout,
+               core::counted(num_stages, "stage"), core::counted(teacher.num_layers, "layer"));
 }
 
 void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int num_stages) {

@@ -30,6 +30,13 @@ struct Pipeline {
 /// parallel.stages are not the model's layers.
 Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, double beside_head = 0);
 
+/// Of a model whose head is not computed and that learns nothing, such as a teacher on ranks of its own: a chunk of
+/// layers a stage, of which the costliest costs the least, and one micro-batch after the other.
+Pipeline pipeline_without_head(const nn::ModelConfig& model, std::int64_t sequence_length, int num_stages);
+
+/// Throws a UsageError where parallel.teacher_layout has more stages than the teacher layers.
+void check_teacher_stages(const RunConfig& config, const nn::ModelConfig& teacher);
+
 /// Throws a UsageError where a run asks for what a pipeline of so many stages does not do.
 void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int num_stages);
 

@@ -331,10 +331,10 @@ StepText RunSteps::text_of_next(std::int64_t further) const {
 /// What this step asks of the cache or of other ranks, unless it is on its way, and what the next one will.
 void RunSteps::prefetch(const StepText& samples) {
   const RunConfig& config = session_.config;
-  const auto batches = [&](const StepText& text) {
-    return batches_of(session_.rank, text, config.batch.micro_batches);
-  };
-  const auto fetch = [&](bool is_under_way, const auto& begin) {
+  const auto fetch = [&](bool is_under_way, bool are_whole, const auto& begin) {
+    const auto batches = [&](const StepText& text) {
+      return batches_of(session_.rank, text, config.batch.micro_batches, are_whole);
+    };
     if (!is_under_way) begin(batches(samples));
     if (steps_done_ + 1 < config.train.steps && !is_sampled_step(config, steps_done_ + 2))
       begin(batches(text_of_next(1)));
@@ -342,9 +342,9 @@ void RunSteps::prefetch(const StepText& samples) {
   // Of whole distributions a step reads its own, chunk by chunk; of a pipeline the last stage compares with them.
   if (CachedTeacher* cached = session_.cached_teacher.get();
       cached != nullptr && !cached->is_whole() && session_.rank.is_last_stage())
-    fetch(cached->has_prefetched(), [&](auto all) { cached->prefetch(std::move(all)); });
+    fetch(cached->has_prefetched(), false, [&](auto all) { cached->prefetch(std::move(all)); });
   if (RemoteTeacher* remote = session_.remote_teacher.get())
-    fetch(remote->has_asked(), [&](const auto& all) { remote->ask(all); });
+    fetch(remote->has_asked(), true, [&](const auto& all) { remote->ask(all); });
 }
 
 void RunSteps::set_replicated(std::vector<std::vector<std::int64_t>> experts) {

@@ -20,7 +20,8 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
     fail_usage("parallel.teacher_ranks is {}, expected 0: data.tokenizer has other ids than {}",
                config.parallel.teacher_ranks, config.teacher->source);
   teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
-  LoadedTeacher first = load_teacher(rank, config, teacher_source_, *teacher_tensors_, log);
+  const nn::ModelOptions options = beside_head(rank, teacher_options(rank, config.precision));
+  LoadedTeacher first = load_teacher(rank, config, teacher_source_, *teacher_tensors_, options, log);
   teacher = std::move(first.model);
   streamed_teacher = std::move(first.streamed);
   teacher_fingerprint = std::move(first.fingerprint);
@@ -35,7 +36,7 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
   others->together = config.precision.sharded_teacher || rank.context_place().size > 1;
   for (const OtherSource& other : other_sources_) {
     const nn::VocabularyRows tensors(*other.source.reader, vocabulary, other.rows);
-    LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, log);
+    LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, options, log);
     teacher_fingerprint =
         fmt::format("{:016x}", core::hash_name(teacher_fingerprint + " " + loaded.fingerprint, core::hash_seed));
     others->teachers.push_back({std::move(loaded.model), std::move(loaded.streamed)});

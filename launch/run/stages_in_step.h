@@ -1,6 +1,7 @@
-// Keeps the stages of a pipeline together over a text that is measured. The last has the most to do with each piece of
-// it, the head and perhaps a teacher; what the others send ahead lies in memory until it is taken, and whoever has sent
-// all of it would wait for the last one as long as that takes, deadline or not.
+// Keeps the stages of a pipeline together over a text that is measured, or that a teacher on ranks of its own is asked
+// for. The last has the most to do with each piece of it, the head and perhaps a teacher, or answers; what the others
+// send ahead lies in memory until it is taken, and whoever has sent all of it would wait for the last one as long as
+// that takes, deadline or not.
 //
 //     StagesInStep stages(rank);
 //     for (const Part& part : parts) {

@@ -28,11 +28,12 @@ core::Slice slice_of_pass(const Rank& rank, const StepText& samples, std::int64_
 
 }  // namespace
 
-std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches) {
+std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches,
+                                         bool are_whole) {
   std::vector<data::TokenBatch> batches;
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
-    batches.push_back(cut_of(samples.fetch(first, count), rank.context_place()));
+    batches.push_back(cut_of(samples.fetch(first, count), are_whole ? nn::ContextPlace() : rank.context_place()));
   }
   return batches;
 }
@@ -55,7 +56,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     const data::TokenBatch whole = samples.fetch(first, count);
     data::TokenBatch mine = cut_of(whole, rank.context_place());
     if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
-    if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
+    if (models.remote != nullptr) input.answers.push_back(models.remote->take(whole));
     if (models.bridge != nullptr && rank.is_last_stage()) input.bridged.push_back(models.bridge->read(memory, mine));
     if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
     nn::Batch& batch = input.batches.emplace_back(

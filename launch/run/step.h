@@ -154,8 +154,9 @@ struct StepInput {
 /// where the step has no valid target.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
                      std::int64_t micro_batches, const StepModels& models);
-/// What read_input will read of `samples`: the same batches.
-std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches);
+/// What read_input will read of `samples`: the same batches, of sequences as cp cuts them, or whole.
+std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches,
+                                         bool are_whole = false);
 
 /// Passes that are queued, and their figures.
 class QueuedPasses {

@@ -12,7 +12,6 @@
 #include "launch/run/clock.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/quantised_weights.h"
-#include "launch/run/run_models.h"
 #include "launch/run/threads.h"
 
 namespace limbeck::launch {
@@ -44,7 +43,7 @@ std::unique_ptr<nn::Transformer> read_teacher(const RunConfig& config, const Mod
 
 namespace {
 
-/// Collective: each number of the rank that has the most of it; of a pipeline the first rank has no teacher.
+/// Collective: each number of the rank that has the most of it; beside a pipeline's head the first rank has no teacher.
 std::vector<std::int64_t> greatest(Rank& rank, std::vector<std::int64_t> numbers) {
   stop_is_agreed(rank, {numbers});  // whether to stop is asked again where a run can
   return numbers;
@@ -53,14 +52,14 @@ std::vector<std::int64_t> greatest(Rank& rank, std::vector<std::int64_t> numbers
 }  // namespace
 
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
-                           const nn::VocabularyRows& tensors, const Log& log) {
+                           const nn::VocabularyRows& tensors, const nn::ModelOptions& options, const Log& log) {
   const PrecisionConfig& precision = config.precision;
   LoadedTeacher teacher;
   const std::int64_t available = available_memory();
   auto since = Clock::now();
   double seconds = 0;
   while_others_hear(rank, [&] {
-    teacher.model = read_teacher(config, source, tensors, beside_head(rank, teacher_options(rank, precision)));
+    teacher.model = read_teacher(config, source, tensors, options);
     seconds = lap(since);
     teacher.fingerprint = fingerprint_of_teacher(config, source);
   });

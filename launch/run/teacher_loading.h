@@ -1,6 +1,6 @@
 // A teacher in memory, as `precision` says it is kept.
 //
-//     LoadedTeacher teacher = load_teacher(rank, config, source, tensors, log);
+//     LoadedTeacher teacher = load_teacher(rank, config, source, tensors, options, log);
 #pragma once
 
 #include <memory>
@@ -32,9 +32,9 @@ std::unique_ptr<nn::Transformer> read_teacher(const RunConfig& config, const Mod
                                               const nn::VocabularyRows& tensors, const nn::ModelOptions& options);
 
 /// Collective. `tensors` are the source's, with as many rows of the vocabulary as the student has, so that logits stand
-/// beside logits; those behind the tokenizer's tokens count for nothing. Of a pipeline the last stage has the teacher,
-/// the others a model without layers.
+/// beside logits; those behind the tokenizer's tokens count for nothing. `options`: teacher_options, and which part of
+/// it this rank has (beside_head, on_stage).
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
-                           const nn::VocabularyRows& tensors, const Log& log);
+                           const nn::VocabularyRows& tensors, const nn::ModelOptions& options, const Log& log);
 
 }  // namespace limbeck::launch

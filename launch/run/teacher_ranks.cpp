@@ -34,32 +34,34 @@ TeacherRanks::TeacherRanks(std::shared_ptr<parallel::WorldComm> world, int num_t
       num_teachers_(num_teachers),
       student_tp_(parts(student.tp)),
       teacher_tp_(parts(teacher.tp)),
-      first_asker_(num_students_ - num_students_ / parts(student.pp)) {  // stages lie one behind the other
+      student_group_(student_tp_ * parts(student.cp)),
+      first_asker_(num_students_ - num_students_ / parts(student.pp)),  // stages lie one behind the other
+      first_answerer_(num_teachers_ - num_teachers_ / parts(teacher.pp)) {
   if (num_teachers < 1 || num_students_ < 1)
     core::fail_usage("parallel.teacher_ranks is {}, expected 1 or more, and fewer than the {} ranks that are running",
                      num_teachers, world_->size());
   parallel::check_world(student, num_students_);
   parallel::check_world(teacher, num_teachers_);
-  if (teacher.pp > 1)
-    core::fail_usage("parallel.teacher_layout is {}, expected no pp: each replica answers with whole passes",
-                     teacher.text);
   side_ = world_->split(is_teacher() ? 1 : 0, world_->rank(), is_teacher() ? "teacher" : "student");
 }
 
 std::vector<int> TeacherRanks::replica() const {
-  const int number = (world_->rank() - first_asker_) / student_tp_ % num_replicas();
+  const int number = (world_->rank() - first_asker_) / student_group_ % num_replicas();
   std::vector<int> ranks;
-  for (int i = 0; i < teacher_tp_; ++i) ranks.push_back(num_students_ + number * teacher_tp_ + i);
+  for (int stage = num_students_; stage < world_->size(); stage += ranks_of_stage())
+    for (int i = 0; i < teacher_tp_; ++i) ranks.push_back(stage + number * teacher_tp_ + i);
   return ranks;
 }
 
 int TeacherRanks::answerer() const {
-  return replica()[static_cast<std::size_t>(world_->rank() % student_tp_ % teacher_tp_)];
+  const std::vector<int> ranks = replica();
+  return *(ranks.end() - teacher_tp_ + world_->rank() % student_group_ % teacher_tp_);
 }
 
 std::vector<int> TeacherRanks::answered_ranks(int asker) const {
   std::vector<int> ranks;
-  for (int i = side_->rank() % teacher_tp_; i < student_tp_; i += teacher_tp_)
+  if (side_->rank() < first_answerer_) return ranks;
+  for (int i = side_->rank() % teacher_tp_; i < student_group_; i += teacher_tp_)
     ranks.push_back(rank_of_asker(asker) + i);
   return ranks;
 }
@@ -163,7 +165,8 @@ std::vector<CommHandle> RemoteTeacher::send(const TeacherQuestion& question) con
 }
 
 void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
-  const std::int64_t n = std::ssize(batch.tokens);
+  const auto pieces = nn::pieces_of(batch.sequence_length, ranks_.place_of(ranks_.world().rank()));
+  const std::int64_t n = batch.num_sequences * (pieces[0].count + pieces[1].count);
   TeacherQuestion question{
       .num_sequences = batch.num_sequences, .sequence_length = batch.sequence_length, .layers = layers_};
   for (const auto* column : {&batch.tokens, &batch.positions, &batch.documents})

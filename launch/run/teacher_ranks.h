@@ -12,7 +12,8 @@
 //
 // Each data-parallel rank of the student, of a pipeline's last stage, where the head is, asks one replica of the
 // teacher, number d of them replica d % replicas, which answers its askers in their order: so all of them ask equally
-// often.
+// often. A replica in stages is told on each what is asked, and the last one's ranks answer. Sequences are asked for
+// whole, also those that several ranks of the student's have parts of (cp), and each of these is answered with its own.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include "core/device/memory.h"
+#include "core/nn/cut_batch.h"
 #include "core/tensor.h"
 #include "data/text/loader.h"
 #include "parallel/axes/mesh.h"
@@ -47,28 +49,37 @@ class TeacherRanks {
   // Of a rank of the student's.
   /// Whether it has what is asked for: of a pipeline the last stage's ranks, of which alone the rest is.
   bool takes_answers() const { return !is_teacher() && world_->rank() >= first_asker_; }
-  /// The ranks of the world that answer it, and are told what is asked.
+  /// The ranks of the world that are told what is asked, stage by stage.
   std::vector<int> replica() const;
-  /// The one of them that answers this rank.
+  /// The one of them, of the last stage, that answers this rank.
   int answerer() const;
-  /// Whether this rank asks for its tensor group.
-  bool asks() const { return takes_answers() && world_->rank() % student_tp_ == 0; }
+  /// Whether this rank asks for all that have the same sequences.
+  bool asks() const { return takes_answers() && world_->rank() % student_group_ == 0; }
+  /// Which tokens of its sequences a rank of the world takes.
+  nn::ContextPlace place_of(int rank) const {
+    return {rank % student_group_ / student_tp_, student_group_ / student_tp_};
+  }
   /// No rank asks any more: the teacher's ranks end.
   void dismiss();
 
   // Of a rank of the teacher's.
-  int num_replicas() const { return num_teachers_ / teacher_tp_; }
+  int num_replicas() const { return ranks_of_stage() / teacher_tp_; }
   /// Data-parallel ranks of the student.
-  int num_askers() const { return (num_students_ - first_asker_) / student_tp_; }
-  int replica_number() const { return side_->rank() / teacher_tp_; }
-  /// The rank of the world that asks for data-parallel rank `asker`, and those that this rank answers.
-  int rank_of_asker(int asker) const { return first_asker_ + asker * student_tp_; }
+  int num_askers() const { return (num_students_ - first_asker_) / student_group_; }
+  int replica_number() const { return side_->rank() % ranks_of_stage() / teacher_tp_; }
+  /// The rank of the world that asks for data-parallel rank `asker`, and those that this rank, where it is of the last
+  /// stage, answers.
+  int rank_of_asker(int asker) const { return first_asker_ + asker * student_group_; }
   std::vector<int> answered_ranks(int asker) const;
 
  private:
+  int ranks_of_stage() const { return num_teachers_ - first_answerer_; }
+
   std::shared_ptr<parallel::WorldComm> world_, side_;
   int num_students_, num_teachers_, student_tp_, teacher_tp_;
-  int first_asker_;  // of the world: the first rank of the student's last stage
+  int student_group_;   // ranks, one behind the other, that have the same sequences
+  int first_asker_;     // of the world: the first rank of the student's last stage
+  int first_answerer_;  // of the teacher's ranks: likewise
 };
 
 /// What is asked: sequences of a text, and layers whose hidden states are wanted too. Travels as a head of whole
@@ -114,10 +125,12 @@ class RemoteTeacher {
   const core::Tensor& head() const { return head_; }
   const core::Tensor& head_bias() const { return head_bias_; }
 
-  /// Collective likewise, as often on each: these are taken next. One without sequences counts too.
+  /// Collective likewise, as often on each: these, of whole sequences, are taken next. One without sequences counts
+  /// too.
   void ask(const std::vector<data::TokenBatch>& batches);
   bool has_asked() const { return !asked_.empty(); }
 
+  /// Of the tokens T that this rank takes of a batch (TeacherRanks::place_of).
   struct Answer {
     core::Tensor hidden;                          // [T,Ct], behind the last norm
     std::map<std::int64_t, core::Tensor> layers;  // [T,Ct] each

@@ -9,7 +9,10 @@
 
 #include "launch/run/batch.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/pipeline.h"
 #include "launch/run/run_config.h"
+#include "launch/run/run_models.h"
+#include "launch/run/stages_in_step.h"
 #include "launch/run/stop_flag.h"
 
 namespace limbeck::launch {
@@ -18,10 +21,29 @@ namespace {
 using core::CommHandle;
 using core::Tensor;
 
+/// What stages tell the last one has the way by which a teacher beside the head would tell them.
+constexpr auto of_stages = nn::PipelineComm::Kind::Taught;
+
+/// Of rows of whole sequences those that a rank takes.
+Tensor taken(const Tensor& rows, const TeacherQuestion& question, nn::ContextPlace place) {
+  if (place.size == 1) return rows;
+  const auto pieces = nn::pieces_of(question.sequence_length, place);
+  Tensor mine = Tensor::empty(rows.memory(), rows.dtype(),
+                              {question.num_sequences * (pieces[0].count + pieces[1].count), rows.shape()[1]});
+  std::int64_t at = 0;
+  for (std::int64_t n = 0; n < question.num_sequences; ++n)
+    for (const core::Slice& piece : pieces) {
+      if (piece.count == 0) continue;
+      mine.rows(at, piece.count).copy_from(rows.rows(n * question.sequence_length + piece.first, piece.count));
+      at += piece.count;
+    }
+  return mine;
+}
+
 class Service {
  public:
   Service(Rank& rank, const TeacherRanks& ranks, const LoadedTeacher& teacher)
-      : rank_(rank), ranks_(ranks), teacher_(teacher) {}
+      : rank_(rank), ranks_(ranks), teacher_(teacher), stages_(rank) {}
 
   /// A question of each asker, all of one kind; false: they dismiss us. Replicas that have fewer of them run along
   /// where experts are cut over all.
@@ -37,8 +59,11 @@ class Service {
       if (asker >= ranks_.num_askers()) continue;
       finish();
       for (const int to : ranks_.answered_ranks(asker))
-        for (const Tensor& rows : answer)
-          if (rows.numel() > 0) sent_.push_back(ranks_.world().send_async(rows, to));
+        for (const Tensor& all : answer) {
+          const bool is_rows = &all != &answer.front();
+          const Tensor part = is_rows ? taken(all, question, ranks_.place_of(to)) : all;
+          if (part.numel() > 0) sent_.push_back(ranks_.world().send_async(part, to));
+        }
     }
     return kind != TeacherQuestion::Kind::End;
   }
@@ -50,12 +75,15 @@ class Service {
   }
 
  private:
-  /// Of the replicas' first questions; those without an asker hear it here.
+  /// Of the replicas' first questions; those without an asker hear it here. A stage's ranks alone ask each other, for
+  /// others may be at a later question. A stop that one was asked for is that of all from here on.
   TeacherQuestion::Kind kind_of_any(TeacherQuestion::Kind mine) const {
-    const auto number = static_cast<std::int64_t>(mine);
-    const Tensor greatest = Tensor::from<std::int64_t>(rank_.host_memory(), {1}, {&number, 1});
-    rank_.world().all_reduce_async(greatest, core::Reduce::Max).wait_patiently();
-    return TeacherQuestion::Kind{core::host_values<std::int64_t>(greatest)[0]};
+    const std::int64_t own[] = {static_cast<std::int64_t>(mine), stop_requested() ? 1 : 0};
+    const Tensor greatest = Tensor::from<std::int64_t>(rank_.host_memory(), {2}, own);
+    rank_.mesh().stage().all_reduce_async(greatest, core::Reduce::Max).wait_patiently();
+    const std::vector<std::int64_t> of_any = core::host_values<std::int64_t>(greatest);
+    if (of_any[1] != 0) request_stop();
+    return TeacherQuestion::Kind{of_any[0]};
   }
 
   std::vector<Tensor> name() const {
@@ -66,8 +94,8 @@ class Service {
   }
 
   /// Whether this rank was asked to stop, hidden states behind the layers that are asked for, and behind the last norm;
-  /// on the host.
-  std::vector<Tensor> run(const TeacherQuestion& question) const {
+  /// on the host. Of several stages the last one's; the others have nothing.
+  std::vector<Tensor> run(const TeacherQuestion& question) {
     const std::size_t n = question.columns.size() / 3;
     const auto column = [&](std::size_t c) {
       const auto begin = question.columns.begin() + static_cast<std::ptrdiff_t>(c * n);
@@ -81,6 +109,7 @@ class Service {
     text.positions = column(1);
     text.documents = column(2);
     const nn::Batch batch = make_batch(rank_.memory(), text, 0, text.num_sequences);
+    stages_.next();
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass pass = teacher_.model->pass(batch);
     std::map<std::int64_t, Tensor> layers;
@@ -89,6 +118,11 @@ class Service {
     };
     if (teacher_.streamed) teacher_.streamed->watch(pass);
     const Tensor hidden = teacher_.model->forward(off, pass).hidden.value;
+    if (!rank_.is_last_stage()) {
+      tell(question, layers);
+      return {};
+    }
+    hear(question, layers);
     const std::int64_t wants_stop = stop_requested() ? 1 : 0;
     std::vector<Tensor> answer = {Tensor::from<std::int64_t>(rank_.host_memory(), {1}, {&wants_stop, 1})};
     for (const std::int64_t layer : question.layers) answer.push_back(layers.at(layer).in(rank_.host_memory()));
@@ -96,13 +130,54 @@ class Service {
     return answer;
   }
 
+  /// To the last stage: whether this one was asked to stop, which of the layers that are asked for it has, and those.
+  /// It does not wait until they are taken, as streams do not.
+  void tell(const TeacherQuestion& question, const std::map<std::int64_t, Tensor>& layers) const {
+    std::vector<std::int64_t> said = {stop_requested() ? 1 : 0};
+    for (const std::int64_t layer : question.layers) said.push_back(layers.contains(layer) ? 1 : 0);
+    send_on(Tensor::from<std::int64_t>(rank_.host_memory(), {std::ssize(said)}, said));
+    for (const std::int64_t layer : question.layers)
+      if (layers.contains(layer)) send_on(layers.at(layer).in(rank_.host_memory()));
+  }
+  void send_on(const Tensor& rows) const {
+    const CommHandle sent = rank_.pipeline().send(of_stages, rows, rank_.pipeline().size() - 1);
+  }
+
+  /// What the stages before tell.
+  void hear(const TeacherQuestion& question, std::map<std::int64_t, Tensor>& layers) const {
+    const std::int64_t num_tokens = question.num_sequences * question.sequence_length;
+    for (std::int64_t stage = 0; stage + 1 < rank_.pipeline().size(); ++stage) {
+      const auto receive = [&](core::DType dtype, const core::Shape& shape) {
+        const Tensor rows = Tensor::empty(rank_.host_memory(), dtype, shape);
+        rank_.pipeline().receive(of_stages, rows, stage);
+        return rows;
+      };
+      const std::vector<std::int64_t> said =
+          core::host_values<std::int64_t>(receive(core::DType::I64, {1 + std::ssize(question.layers)}));
+      if (said[0] != 0) request_stop();
+      for (std::size_t i = 0; i < question.layers.size(); ++i)
+        if (said[1 + i] != 0)
+          layers[question.layers[i]] =
+              receive(teacher_.model->residual_dtype(), {num_tokens, teacher_.model->config().width});
+    }
+  }
+
   Rank& rank_;
   const TeacherRanks& ranks_;
   const LoadedTeacher& teacher_;
+  StagesInStep stages_;
   std::vector<CommHandle> sent_;  // that may be under way
 };
 
 }  // namespace
+
+nn::ModelOptions on_stage(const Rank& rank, nn::ModelOptions options, const nn::ModelConfig& teacher,
+                          std::int64_t sequence_length) {
+  const int stages = rank.mesh().pp().size();
+  if (stages == 1) return options;
+  options.pipeline = rank.sharded(options.dtype).pipeline;
+  return pipeline_without_head(teacher, sequence_length, stages).part_of(std::move(options), rank.mesh().pp().rank());
+}
 
 void answer_with(Rank& rank, const TeacherRanks& ranks, const LoadedTeacher& teacher) {
   Service service(rank, ranks, teacher);
@@ -116,7 +191,9 @@ void serve_teacher(Rank& rank, const RunConfig& config, const TeacherRanks& rank
   const RunConfig found = with_paths_found(config);
   const ModelSource source = open_model_together(rank, found.teacher->source, log);
   const nn::VocabularyRows tensors(*source.reader, source.config.vocabulary);
-  const LoadedTeacher teacher = load_teacher(rank, config, source, tensors, log);
+  const LoadedTeacher teacher = load_teacher(
+      rank, config, source, tensors,
+      on_stage(rank, teacher_options(rank, config.precision), source.config, config.data.sequence_length), log);
   answer_with(rank, ranks, teacher);
 }
 

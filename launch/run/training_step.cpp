@@ -42,7 +42,7 @@ void TrainingStep::queue(const StepInput& input, const StepOptions& options) {
   auto since = Clock::now();
   passes_.emplace(queue_passes(rank_, models_, input, options, sync_));
   times_.passes = lap(since);
-  norm_.emplace(trained_, rank_.world(), options_.clip_norm, options_.names);
+  norm_.emplace(trained_, rank_.world(), options_.clip_norm, options_.names, rank_.memory());
   times_.norm = lap(since);
   if (!options_.refuses) queue_update();
 }

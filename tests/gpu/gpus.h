@@ -12,11 +12,15 @@
 
 namespace limbeck::testing {
 
-/// Of the rank's own GPU, or where there are fewer of one that it shares. The calling thread uses it from then on.
-inline core::MemoryPtr gpu_memory(int rank) {
+inline int num_gpus() {
   int count = 0;
   kernels::check_cuda(cudaGetDeviceCount(&count));
-  return std::make_shared<core::Memory>(kernels::make_cuda(rank % count), /*threads=*/1);
+  return count;
+}
+
+/// Of the rank's own GPU, or where there are fewer of one that it shares. The calling thread uses it from then on.
+inline core::MemoryPtr gpu_memory(int rank) {
+  return std::make_shared<core::Memory>(kernels::make_cuda(rank % num_gpus()), /*threads=*/1);
 }
 
 }  // namespace limbeck::testing

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/nn/generation.h"
@@ -15,11 +17,13 @@
 #include "tests/support/noted_results.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
+#include "tests/support/written_state.h"
 
 namespace limbeck {
 namespace {
 
 using core::DType;
+using parallel::Sharded;
 using testing::GoldenModel;
 
 enum class On : bool { Cpu, Gpu };
@@ -38,18 +42,29 @@ struct Checkpoints {
   std::optional<std::filesystem::path> to = {};    // written behind the last step
 };
 
+core::MemoryPtr memory_on(On on, int rank) { return on == On::Gpu ? testing::gpu_memory(rank) : core::Memory::cpu(1); }
+
+void go_on_from(const std::filesystem::path& saved, testing::GoldenSteps& golden) {
+  const data::Checkpoint checkpoint(saved);
+  golden.load(checkpoint);
+  golden.optimizer().set_num_steps(checkpoint.step());
+}
+
+void save(testing::GoldenSteps& golden, const std::filesystem::path& checkpoints) {
+  launch::Saves saves(golden.rank(), [] { return false; });
+  saves.begin(
+      {.checkpoints = checkpoints, .step = golden.optimizer().num_steps(), .state = golden.state(), .extra = "{}"},
+      false);
+  saves.finish();
+}
+
 /// Steps of distilling the golden model from itself, from one kind of start under every layout.
 std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoints& checkpoints = {}) {
   std::vector<Seen> seen(static_cast<std::size_t>(s.ranks));
   const auto run = [&](testing::RankWorld& world) {
     Seen& mine = seen[static_cast<std::size_t>(world.rank)];
-    testing::GoldenSteps golden(world.comm, s, on == On::Gpu ? testing::gpu_memory(world.rank) : core::Memory::cpu(1));
-    if (checkpoints.from) {
-      const data::Checkpoint checkpoint(*checkpoints.from);
-      golden.student().load(checkpoint);
-      golden.optimizer().load(checkpoint);
-      golden.optimizer().set_num_steps(checkpoint.step());
-    }
+    testing::GoldenSteps golden(world.comm, s, memory_on(on, world.rank));
+    if (checkpoints.from) go_on_from(*checkpoints.from, golden);
     for (int step = 0; step < steps; ++step) {
       const std::int64_t reads_before = golden.rank().memory()->host_reads;
       const testing::GoldenSteps::Step done = golden.run();
@@ -57,20 +72,10 @@ std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoin
       mine.losses.push_back(done.result.loss());
       mine.norms.push_back(done.norm);
       if (step > 0) continue;
-      for (const core::Parameter* p : golden.student().parameters())
-        mine.gradients.push_back(testing::values_of(p->slot->grad));
+      for (const optim::Fragment& f : golden.fragments())
+        mine.gradients.push_back(testing::values_of(f.parameter->slot->grad));
     }
-    if (checkpoints.to) {
-      core::StateDict state = golden.student().state_dict();
-      state.merge(golden.optimizer().state_dict());
-      launch::Saves saves(golden.rank(), [] { return false; });
-      saves.begin({.checkpoints = *checkpoints.to,
-                   .step = golden.optimizer().num_steps(),
-                   .state = std::move(state),
-                   .extra = "{}"},
-                  false);
-      saves.finish();
-    }
+    if (checkpoints.to) save(golden, *checkpoints.to);
   };
   testing::run_ranks(s.ranks, run, std::chrono::seconds(60), s.ranks_a_node);
   return seen;
@@ -82,13 +87,11 @@ double largest(const std::vector<double>& values) {
   return result;
 }
 
-class GpuSteps : public ::testing::TestWithParam<Settings> {};
-
 // float32: 1e-5 of each parameter's greatest gradient, or of a hundredth of the greatest of all. In FP8 a value that is
 // near the middle of two codes is off by an eighth where its last bit of bfloat16 is another.
-TEST_P(GpuSteps, AreThoseOfTheCpu) {
-  const std::vector<Seen> gpu = run_steps(GetParam(), On::Gpu, 2), cpu = run_steps(GetParam(), On::Cpu, 2);
-  const double tolerance = GetParam().fp8_products ? 5e-2 : GetParam().compute == DType::BF16 ? 2e-2 : 1e-5;
+void expect_steps_of_the_cpu(const Settings& settings) {
+  const std::vector<Seen> gpu = run_steps(settings, On::Gpu, 2), cpu = run_steps(settings, On::Cpu, 2);
+  const double tolerance = settings.fp8_products ? 5e-2 : settings.compute == DType::BF16 ? 2e-2 : 1e-5;
   for (std::size_t r = 0; r < cpu.size(); ++r) {
     for (std::size_t step = 0; step < cpu[r].losses.size(); ++step) {
       EXPECT_NEAR(gpu[r].losses[step], cpu[r].losses[step], tolerance * cpu[r].losses[step]) << "step " << step;
@@ -104,6 +107,10 @@ TEST_P(GpuSteps, AreThoseOfTheCpu) {
     }
   }
 }
+
+class GpuSteps : public ::testing::TestWithParam<Settings> {};
+
+TEST_P(GpuSteps, AreThoseOfTheCpu) { expect_steps_of_the_cpu(GetParam()); }
 
 TEST_P(GpuSteps, RepeatBitForBit) {
   const std::vector<Seen> first = run_steps(GetParam(), On::Gpu, 2), second = run_steps(GetParam(), On::Gpu, 2);
@@ -163,6 +170,17 @@ INSTANTIATE_TEST_SUITE_P(Stages, GpuSteps,
                                            stages("pp2ep2", 4, 3, launch::PipelineKind::ZeroBubble)),
                          [](const auto& test) { return fmt::format("{}{}", test.param.layout, test.index); });
 
+Settings sharded(Settings settings, Sharded what, int ranks = 0) {
+  settings.sharding = {what, ranks};
+  return settings;
+}
+
+// Keys that go round while queries look at others; layers whose values come before they run and go behind it.
+INSTANTIATE_TEST_SUITE_P(Cut, GpuSteps,
+                         ::testing::Values(Settings{.layout = "cp2", .ranks = 2, .micro_batches = 1},
+                                           sharded({.layout = "dp2", .ranks = 2}, Sharded::Parameters)),
+                         [](const auto& test) { return test.param.layout; });
+
 Settings matching(Settings settings) {
   settings.matches = true;
   return settings;
@@ -173,6 +191,31 @@ INSTANTIATE_TEST_SUITE_P(Taught, GpuSteps,
                          ::testing::Values(matching(stages("pp2", 2, 4, launch::PipelineKind::Interleaved, 2)),
                                            matching(stages("pp3", 3, 5, launch::PipelineKind::ZeroBubble))),
                          [](const auto& test) { return fmt::format("{}{}", test.param.layout, test.index); });
+
+// Of several axes at once, held against the CPU alone.
+class GpuLayouts : public ::testing::TestWithParam<Settings> {};
+
+TEST_P(GpuLayouts, TakeTheStepsOfTheCpu) { expect_steps_of_the_cpu(GetParam()); }
+
+Settings first_stage_frozen() {
+  Settings settings = stages("pp2", 2, 2, launch::PipelineKind::OneFOneB);
+  settings.groups = {{.pattern = "embed.weight", .frozen = true}, {.pattern = "layers.0.*", .frozen = true}};
+  return settings;
+}
+
+// Capacity looks at whole sequences; of stages both ends have the embedding, whose state is dealt among both; with
+// groups of two sharers matrices are Muon's.
+INSTANTIATE_TEST_SUITE_P(
+    Several, GpuLayouts,
+    ::testing::Values(
+        Settings{.layout = "cp2tp2", .ranks = 4, .capacity_factor = 0.7, .sequence_parallel = true, .micro_batches = 1},
+        Settings{.layout = "ep2etp2", .ranks = 4, .micro_batches = 1, .expert_chunks = 2, .sharded_teacher = true},
+        sharded({.layout = "dp4", .ranks = 4, .uses_muon = true, .micro_batches = 1}, Sharded::Gradients, 2),
+        sharded({.layout = "dp2ep2", .ranks = 4, .recompute = true, .micro_batches = 1}, Sharded::Parameters),
+        stages("tp2pp2", 4, 2, launch::PipelineKind::ZeroBubble),
+        sharded(stages("dp2cp2pp2", 8, 2, launch::PipelineKind::OneFOneB), Sharded::OptimizerState),
+        first_stage_frozen()),
+    [](const auto& test) { return test.param.layout; });
 
 class GpuRuns : public ::testing::TestWithParam<Settings> {};
 
@@ -201,17 +244,52 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuRuns,
                          ::testing::Values(Settings{"tp2", 2}, Settings{"ep2", 2}, Settings{"dp2ep2", 4}),
                          [](const auto& test) { return test.param.layout; });
 
+// Each takes a step from where the one before has left off: what it has read, moments too, is that in every bit, and
+// its step is the next of one rank that goes on by itself.
+TEST(GpuCheckpoints, GoFromEachLayoutToTheNext) {
+  const testing::TemporaryFolder folder;
+  const std::vector<std::pair<Settings, On>> layouts = {
+      {{"pp2", 2}, On::Gpu},
+      {{"cp2", 2}, On::Gpu},
+      {sharded({.layout = "dp3", .ranks = 3, .micro_batches = 1}, Sharded::Parameters), On::Gpu},
+      {{}, On::Cpu},
+      {{"tp3", 3}, On::Gpu}};
+  const Seen alone = run_steps({}, On::Cpu, static_cast<int>(layouts.size())).front();
+  std::map<std::string, std::vector<double>> left;
+  for (std::size_t i = 0; i < layouts.size(); ++i) {
+    const Settings& settings = layouts[i].first;
+    SCOPED_TRACE(settings.layout);
+    testing::WrittenState before, behind;
+    testing::GoldenSteps::Step step;
+    testing::run_ranks(settings.ranks, [&](testing::RankWorld& world) {
+      testing::GoldenSteps golden(world.comm, settings, memory_on(layouts[i].second, world.rank));
+      if (i > 0) go_on_from(folder / fmt::format("step_{}", i), golden);
+      before.add(golden.state());
+      const testing::GoldenSteps::Step mine = golden.run();
+      if (world.rank == 0) step = mine;
+      behind.add(golden.state());
+      save(golden, folder.path());
+    });
+    const auto begun = testing::values_of(before.whole());
+    for (const auto& [name, values] : left) EXPECT_EQ(begun.at(name), values) << name;
+    left = testing::values_of(behind.whole());
+    EXPECT_NEAR(step.result.loss(), alone.losses[i], 1e-4 * alone.losses[i]);
+    EXPECT_NEAR(step.norm, alone.norms[i], 1e-3 * alone.norms[i]);
+  }
+}
+
 // Four times at its end, and for the counts by which rows are exchanged once a layer with experts and pass.
 TEST(GpuReads, AreFourAStepAndOneALayerAndPassWithExpertParallelism) {
   const nn::ModelConfig model = GoldenModel("moe.h5").config();
   const auto layers = model.num_layers - std::ssize(model.moe.dense_layers);
   const std::int64_t passes = 2;  // micro-batches
   ASSERT_GT(layers, 0);
-  for (const Settings& s : {Settings{}, Settings{"tp2", 2}})
-    for (const Seen& rank : run_steps(s, On::Gpu, 2)) EXPECT_THAT(rank.reads, ::testing::Each(4)) << s.layout;
-  for (const Settings& s : {Settings{"ep2", 2}, Settings{"dp2ep2", 4}})
-    for (const Seen& rank : run_steps(s, On::Gpu, 2))
-      EXPECT_THAT(rank.reads, ::testing::Each(4 + layers * passes)) << s.layout;
+  const auto expect = [](const Settings& s, std::int64_t reads) {
+    if (s.ranks > testing::num_gpus()) return;  // what ranks that share one exchange is read by the host
+    for (const Seen& rank : run_steps(s, On::Gpu, 2)) EXPECT_THAT(rank.reads, ::testing::Each(reads)) << s.layout;
+  };
+  for (const Settings& s : {Settings{}, Settings{"tp2", 2}, sharded({"cp2", 2}, Sharded::Parameters)}) expect(s, 4);
+  for (const Settings& s : {Settings{"ep2", 2}, Settings{"dp2ep2", 4}}) expect(s, 4 + layers * passes);
 }
 
 TEST(GpuGeneration, GivesTheSameText) {

@@ -95,13 +95,21 @@ awk -v whole="$whole" -v left="$left" -v least="$least_hidden" 'BEGIN {
   exit !(1 - left / whole >= least)
 }'
 
-# What a step of tp2 waits for its exchanges, by the runs that they are made in: TENSOR_CHUNKS="1 2 4 8" says of which.
-for chunks in ${TENSOR_CHUNKS-}; do
-  on_hosts 1 "$build/bin/limbeck" train dense.textproto --quiet --out "c$chunks" --set parallel.layout=tp2 \
-    --set parallel.sequence_parallel=true --set parallel.tensor_chunks="$chunks" --set batch.sequences_per_step=12 >/dev/null
-  sed -n 's/.*"seconds":\([0-9.e-]*\).*/\1/p' "$work/c$chunks/metrics.jsonl" | tail -n +2 | sort -g | head -n 1 >"$work/seconds"
-  echo "tp2, tensor_chunks $chunks: $(waited "$work/c$chunks" tp) s waited of a step of $(cat "$work/seconds") s"
-done
+# in_chunks AXIS FIELD NUMBERS SETTING...: what a step waits along the axis, by the runs in which products and exchanges are made.
+# TENSOR_CHUNKS="1 2 4 8" and EXPERT_CHUNKS="1 2 4" say of which.
+in_chunks() {
+  local axis=$1 field=$2 numbers=$3 chunks settings=()
+  shift 3
+  for setting in "$@"; do settings+=(--set "$setting"); done
+  for chunks in $numbers; do
+    on_hosts 1 "$build/bin/limbeck" train dense.textproto --quiet --out "$axis$chunks" --set "parallel.layout=${axis}2" "${settings[@]}" \
+      --set "parallel.$field=$chunks" --set batch.sequences_per_step=12 >/dev/null
+    sed -n 's/.*"seconds":\([0-9.e-]*\).*/\1/p' "$work/$axis$chunks/metrics.jsonl" | tail -n +2 | sort -g | head -n 1 >"$work/seconds"
+    echo "${axis}2, $field $chunks: $(waited "$work/$axis$chunks" "$axis") s waited of a step of $(cat "$work/seconds") s"
+  done
+}
+in_chunks tp tensor_chunks "${TENSOR_CHUNKS-}" parallel.sequence_parallel=true
+in_chunks ep expert_chunks "${EXPERT_CHUNKS-}" model.moe.num_experts=8 model.moe.experts_per_token=2 model.moe.expert_width=1024
 
 # By the one host that is left, with half the ranks.
 touch "$work/down"

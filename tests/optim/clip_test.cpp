@@ -141,6 +141,13 @@ TEST(GradientNorm, IsBitEqualOnEveryRankAndRepeats) {
   EXPECT_EQ(first[0].norm, second[0].norm);
 }
 
+// Of a stage of a pipeline whose parameters are all frozen, whose sum has to meet the others' on their devices.
+TEST(GradientNorm, OfARankWithoutParametersLiesWhereTheOthersDo) {
+  const auto memory = Memory::hidden_cpu(1);
+  const GradientNorm norm(std::vector<Fragment>{}, *core::single_comm(), 1, {"another's"}, memory);
+  EXPECT_EQ(norm.factor().memory(), memory);
+}
+
 TEST(GradientNorm, EveryRankNamesTheSameOffender) {
   const auto results = on_ranks(2, [](int rank, core::Comm& world) {
     const auto memory = Memory::cpu(1);

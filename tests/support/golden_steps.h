@@ -44,6 +44,8 @@ struct StepSettings {
   std::vector<optim::Group> groups = {};
   bool has_expert_biases = false;  // of experts' products, and those that experts are chosen by
   std::int64_t num_experts = 0;    // of the student; 0: as many as the teacher
+  std::int64_t expert_chunks = 1;
+  bool sharded_teacher = false;  // its experts are cut as the student's
 };
 
 /// The same in float64.
@@ -60,8 +62,9 @@ class GoldenSteps {
         rank_(std::move(world), settings.layout, 1, settings.sequence_parallel, std::move(memory), settings.exchange),
         pipeline_(pipeline_of(rank_, config(), settings.stages, settings.micro_batches)),
         student_(config(), options()),
-        teacher_(golden_.config(), rank_.frozen_copy(core::sum_dtype(settings.weights))),
-        trained_(optim::apply_groups(student_.parameters(), settings.groups)),
+        teacher_(golden_.config(), settings.sharded_teacher ? rank_.frozen_shard(core::sum_dtype(settings.weights))
+                                                            : rank_.frozen_copy(core::sum_dtype(settings.weights))),
+        trained_(optim::apply_groups(student_.parameters(), settings.groups, names_of_stages())),
         sync_(optim::parameters_of(trained_), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights),
               bucket_bytes, settings.sharding),
         values_(optim::parameters_of(trained_), sync_.groups(), bucket_bytes),
@@ -89,6 +92,7 @@ class GoldenSteps {
                    .pipeline = &pipeline_,
                    .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
                    .replicated = settings_.replicated,
+                   .expert_chunks = settings_.expert_chunks,
                    .tensor_chunks = settings_.tensor_chunks,
                    .recompute = settings_.recompute},
                   rate);

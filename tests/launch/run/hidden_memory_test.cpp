@@ -65,7 +65,9 @@ INSTANTIATE_TEST_SUITE_P(
         Settings{}, Settings{.recompute = true}, Settings{.uses_muon = true, .capacity_factor = 0.7},
         Settings{.compute = DType::BF16}, Settings{.compute = DType::BF16, .fp8_products = true},
         Settings{.num_predict_layers = 2}, Settings{"tp2", 2, true, true}, Settings{"ep2", 2, true, false, 0.7},
-        Settings{"ep2etp2", 4},
+        Settings{"ep2etp2", 4}, Settings{.layout = "cp2tp2", .ranks = 4, .capacity_factor = 0.7},
+        Settings{.layout = "ep2etp2", .ranks = 4, .expert_chunks = 2, .sharded_teacher = true},
+        Settings{.layout = "dp4", .ranks = 4, .sharding = {parallel::Sharded::Gradients, 2}},
         Settings{.layout = "dp2", .ranks = 2, .uses_muon = true, .sharding = {parallel::Sharded::Parameters}},
         Settings{.uses_muon = true, .has_states = true}, Settings{.matches = true},
         // The first of four ranks has no experts of its own, and copies of one.

@@ -56,6 +56,24 @@ TEST(PipelineOf, ATeacherTakesLayersFromTheLastStage) {
     EXPECT_THAT(backward, ElementsAre(1472, 736 + 80));
 }
 
+// A head of 1000 rows of 4 is 8000 FLOP, as 22 layers: where it is not computed it takes none from the last stage.
+TEST(PipelineWithoutHead, IsDealtByLayersAlone) {
+  EXPECT_THAT(counts(pipeline_without_head(model_of(6), 3, 3)), ElementsAre(2, 2, 2));
+  nn::ModelConfig wide_head = model_of(6);
+  wide_head.vocabulary = 1000;
+  EXPECT_THAT(counts(pipeline_without_head(wide_head, 3, 2)), ElementsAre(3, 3));
+  EXPECT_THAT(counts(pipeline_of(config_of(), wide_head, 2)), ElementsAre(6, 0));
+}
+
+TEST(CheckTeacherStages, AreNoMoreThanItsLayers) {
+  RunConfig config = config_of();
+  check_teacher_stages(config, model_of(1));
+  config.parallel.teacher_layout = "pp3tp2";
+  check_teacher_stages(config, model_of(3));
+  EXPECT_THAT(error_of([&] { check_teacher_stages(config, model_of(2)); }),
+              HasSubstr("parallel.teacher_layout is pp3tp2: 3 stages, expected at most the teacher's 2 layers"));
+}
+
 /// Each is a layer, 2 (2 4 4) of what reads the stream and an embedding, and a head: 512 forward, as 1.4 layers.
 TEST(PipelineOf, LayersThatPredictAreBesideTheHead) {
   nn::ModelConfig model = model_of(6);

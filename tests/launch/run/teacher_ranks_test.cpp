@@ -47,7 +47,7 @@ void run_steps(launch::Rank& rank, const nn::Transformer* teacher, launch::Remot
   if (remote != nullptr) {
     remote->want_layers({0, 2});
     if (asks_ahead)
-      for (const launch::StepText* text : texts) remote->ask(launch::batches_of(rank, *text, micro_batches));
+      for (const launch::StepText* text : texts) remote->ask(launch::batches_of(rank, *text, micro_batches, true));
   }
   for (const launch::StepText* text : texts) {
     const launch::StepResult result = launch::forward_backward(
@@ -78,7 +78,10 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
   for (const Case& c :
        {Case{"dp1", 1, "dp1", 1}, Case{"dp1", 1, "tp2", 2}, Case{"dp2", 2, "dp1", 1, 2}, Case{"dp3", 3, "dp2", 2},
         Case{"tp2", 2, "dp1", 1, 3}, Case{"dp1", 1, "dp2", 2}, Case{"tp2ep2", 4, "tp2", 4}, Case{"ep2", 2, "tp3", 3},
-        Case{"tp3", 3, "tp2", 2}, Case{"dp3", 3, "ep2", 2, 2, true}, Case{"dp1", 1, "ep4", 4, 1, true}})
+        Case{"tp3", 3, "tp2", 2}, Case{"dp3", 3, "ep2", 2, 2, true}, Case{"dp1", 1, "ep4", 4, 1, true},
+        Case{"dp1", 1, "pp2", 2, 3}, Case{"dp2", 2, "pp3", 3, 2}, Case{"tp2", 2, "pp2tp2", 4},
+        Case{"dp1", 1, "pp2ep2", 4, 2, true}, Case{"cp2", 2, "dp1", 1, 2}, Case{"cp2tp2", 4, "dp2tp2", 4},
+        Case{"cp3", 3, "pp2", 2}})
     for (const bool asks_ahead : {false, true}) {
       SCOPED_TRACE(fmt::format("{} taught by {}, {}", c.student, c.teacher, asks_ahead));
       testing::run_ranks(c.student_ranks + c.teacher_ranks, [&](testing::RankWorld& world) {
@@ -86,9 +89,11 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
                                    parallel::parse_layout(c.teacher));
         EXPECT_EQ(ranks.is_teacher(), world.rank >= c.student_ranks);
         launch::Rank rank(ranks.side(), ranks.is_teacher() ? c.teacher : c.student, 1);
-        auto model = std::make_unique<nn::Transformer>(golden.config("/teacher"), c.is_sharded && ranks.is_teacher()
-                                                                                      ? rank.frozen_shard(DType::F64)
-                                                                                      : rank.frozen_copy(DType::F64));
+        const nn::ModelConfig config = golden.config("/teacher");
+        nn::ModelOptions options =
+            c.is_sharded && ranks.is_teacher() ? rank.frozen_shard(DType::F64) : rank.frozen_copy(DType::F64);
+        if (ranks.is_teacher()) options = launch::on_stage(rank, options, config, golden.samples().sequence_length);
+        auto model = std::make_unique<nn::Transformer>(config, options);
         model->load(golden.parameters("/teacher/parameters"));
         if (ranks.is_teacher()) {
           launch::LoadedTeacher teacher;
@@ -134,6 +139,33 @@ TEST(TeacherRanks, OfAStudentInStagesTheLastOneAsks) {
     const int replica = (world.rank - 6) / 2 % 2;
     EXPECT_EQ(ranks.replica(), (std::vector{12 + 2 * replica, 13 + 2 * replica}));
     EXPECT_EQ(ranks.answerer(), 12 + 2 * replica + world.rank % 2);
+  });
+}
+
+// Of a teacher in two stages of two replicas of two ranks each all hear what is asked, and the last stage's answer; of
+// a student whose sequences are cut over two ranks of two along tp one rank asks for four, each of which takes its
+// tokens.
+TEST(TeacherRanks, OfATeacherInStagesTheLastOneAnswers) {
+  testing::run_ranks(16, [](testing::RankWorld& world) {
+    const launch::TeacherRanks ranks(world.comm, 8, parallel::parse_layout("dp2cp2tp2"),
+                                     parallel::parse_layout("pp2dp2tp2"));
+    EXPECT_EQ(ranks.num_askers(), 2);
+    if (ranks.is_teacher()) {
+      EXPECT_EQ(ranks.num_replicas(), 2);
+      EXPECT_EQ(ranks.replica_number(), world.rank / 2 % 2);
+      EXPECT_EQ(ranks.rank_of_asker(1), 4);
+      if (world.rank < 12)
+        EXPECT_THAT(ranks.answered_ranks(1), ::testing::IsEmpty());
+      else
+        EXPECT_THAT(ranks.answered_ranks(1), ::testing::ElementsAre(4 + world.rank % 2, 6 + world.rank % 2));
+      return;
+    }
+    EXPECT_EQ(ranks.asks(), world.rank % 4 == 0);
+    EXPECT_EQ(ranks.place_of(world.rank).rank, world.rank / 2 % 2);
+    EXPECT_EQ(ranks.place_of(world.rank).size, 2);
+    const int first = 8 + world.rank / 4 * 2;
+    EXPECT_THAT(ranks.replica(), ::testing::ElementsAre(first, first + 1, first + 4, first + 5));
+    EXPECT_EQ(ranks.answerer(), first + 4 + world.rank % 2);
   });
 }
 

@@ -34,11 +34,13 @@ std::vector<std::string> row(const std::string& page, const std::string& name) {
   return cells;
 }
 
-/// Parts of a rank's memory, as the run's last line has them, are those of the plan: what stays to 2 %, activations to 10 %.
+/// Parts of a rank's memory, as the run's last line has them, are those of the plan: what stays to 2 %, activations to
+/// 10 %.
 void expect_planned(const json& taken, const json& planned) {
   for (const char* part : {"parameters", "gradients", "optimizer", "copy", "activations"}) {
     const double expected = planned[part];
-    EXPECT_NEAR(taken[part].get<double>(), expected, (part == std::string("activations") ? 0.1 : 0.02) * expected) << part;
+    EXPECT_NEAR(taken[part].get<double>(), expected, (part == std::string("activations") ? 0.1 : 0.02) * expected)
+        << part;
   }
 }
 

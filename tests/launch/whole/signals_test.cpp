@@ -106,8 +106,8 @@ TEST(Signals, MpirunPassesUsr1OnAtOnce) {
   EXPECT_TRUE(has_checkpoint(folder));
 }
 
-/// The last rank has the teacher alone.
-TEST(Signals, ATermOfTheTeachersRankStopsAll) {
+/// The last ranks have the teacher alone, in stages of which the last one answers.
+TEST(Signals, ATermOfTheTeachersFirstStageStopsAll) {
   const RunFolder folder("teachers");
   folder.succeed("train tiny.textproto --steps 1 --out teacher");
   folder.write("distill.textproto", R"(
@@ -116,10 +116,10 @@ TEST(Signals, ATermOfTheTeachersRankStopsAll) {
     data { text: "text" sequence_length: 48 held_out_fraction: 0.2 }
     batch { sequences_per_step: 4 }
     train { steps: 1000000 checkpoint_every_steps: 0 eval_tokens: 96 log_every_steps: 1 threads: 1 }
-    parallel { teacher_ranks: 1 }
+    parallel { teacher_ranks: 2 teacher_layout: "pp2" }
   )");
   const Outcome stopped =
-      run_and(folder, "distill distill.textproto --out run", "kill -TERM $(pgrep -P $p | tail -1)", 2);
+      run_and(folder, "distill distill.textproto --out run", "kill -TERM $(pgrep -P $p | tail -2 | head -1)", 3);
   EXPECT_EQ(stopped.code, 3) << stopped.output;
   EXPECT_THAT(stopped.output, AllOf(HasSubstr("stopped at step"), Not(HasSubstr("limbeck: error"))));
   EXPECT_TRUE(has_checkpoint(folder));

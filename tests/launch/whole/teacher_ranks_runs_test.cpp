@@ -61,11 +61,12 @@ TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
     int ranks, of_teacher;
     const char* sets;
   };
-  for (const Case& c :
-       {Case{"own", 2, 1, ""}, Case{"tensor", 3, 1, "--set parallel.layout=tp2"},
-        Case{"experts", 4, 2,
-             "--set parallel.layout=ep2 --set parallel.teacher_layout=tp2 --set batch.micro_batches=2"},
-        Case{"sharded", 3, 2, "--set precision.sharded_teacher=true --set parallel.teacher_layout=ep2"}}) {
+  for (const Case& c : {Case{"own", 2, 1, ""}, Case{"tensor", 3, 1, "--set parallel.layout=tp2"},
+                        Case{"experts", 4, 2,
+                             "--set parallel.layout=ep2 --set parallel.teacher_layout=tp2 --set batch.micro_batches=2"},
+                        Case{"sharded", 3, 2, "--set precision.sharded_teacher=true --set parallel.teacher_layout=ep2"},
+                        Case{"staged", 4, 3, "--set parallel.teacher_layout=pp3 --set batch.micro_batches=2"},
+                        Case{"cut", 4, 2, "--set parallel.layout=cp2 --set parallel.teacher_layout=pp2"}}) {
     const std::string output = folder.succeed(
         fmt::format("distill job.textproto --out {} --set parallel.teacher_ranks={} {}", c.name, c.of_teacher, c.sets),
         c.ranks);
@@ -140,8 +141,8 @@ TEST(TeacherRankRuns, AreRefusedWhereTheTeacherIsAskedForMore) {
   expect("--set objective.sampled_text.by=TEACHER", "expected STUDENT: the teacher's ranks do not generate");
   expect("--set parallel.teacher_ranks=0 --set parallel.teacher_layout=tp2",
          "parallel.teacher_layout is given without parallel.teacher_ranks");
-  expect("--set parallel.teacher_ranks=2 --set parallel.teacher_layout=pp2",
-         "parallel.teacher_layout is pp2, expected no pp: each replica answers with whole passes", 3);
+  expect("--set parallel.teacher_ranks=2 --set parallel.teacher_layout=pp3",
+         "layout 'pp3': the world has 2 ranks, expected a multiple of 3", 3);
   // A teacher that is not there is said once.
   std::filesystem::rename(folder.path() / "teacher", folder.path() / "away");
   const Outcome lost = folder.limbeck("distill job.textproto --out x --set parallel.teacher_ranks=1", 2);

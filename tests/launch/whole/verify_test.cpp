@@ -77,7 +77,10 @@ TEST(Verify, ATeacherMayBeElsewhere) {
                0);
   ASSERT_EQ(found["layouts"].size(), 2U);
   EXPECT_EQ(found["layouts"][1]["ranks"], 3);
-  verified(folder, "--set teacher.source=teacher --steps 1 --layouts dp1+parallel.teacher_ranks=1", 0, 2);
+  verified(folder,
+           "--set teacher.source=teacher --steps 1 "
+           "--layouts dp1+parallel.teacher_ranks=2+parallel.teacher_layout=pp2",
+           0, 3);
 }
 
 TEST(Verify, BadInputIsOneLine) {
