@@ -38,6 +38,9 @@ class ParameterSet {
   /// The same of what no gradient flows into, in a model that is trained too.
   Parameter& add_frozen(const std::string& name, const Shape& global_shape, const Cut& cut = {});
 
+  /// Where those lie that are added from here on.
+  void set_memory(MemoryPtr memory) { options_.memory = std::move(memory); }
+
   /// In the order in which they were added.
   ParameterList list();
   /// Gradients are to begin at zero again. Where they are reduced over ranks, GradientSync::begin_step does it.

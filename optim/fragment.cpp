@@ -66,6 +66,12 @@ core::Tensor Fragment::gradient() const {
   return slot.grad.reshape({slot.grad.numel()}).rows(offset, length);
 }
 
+void Fragment::wait_for_kernels() const {
+  const core::MemoryPtr& memory = parameter->value.memory();
+  if (is_offloaded() && !memory->is_imagined())
+    core::HostCopy(core::Tensor::zeros(memory, core::DType::U8, {1})).get<std::uint8_t>();
+}
+
 Fragment fragment_of(core::Parameter& parameter, const Sharers& sharers) {
   if (sharers.ranks == nullptr) return {&parameter, 0, parameter.value.numel()};
   const core::Slice share = core::share_of(parameter.value.shape(), sharers.ranks->rank(), sharers.ranks->size());

@@ -32,6 +32,9 @@ struct Fragment {
   double rate_factor = 1;                   // of a step's learning rate
   std::optional<double> weight_decay = {};  // in place of the optimizer's
   Sharers sharers = {};                     // who has the rest of the value
+  /// Where what an optimizer keeps beside the value lies (core::offload_memory), and kernels read and write it; null:
+  /// where the value is.
+  core::MemoryPtr kept_in = {};
 
   bool is_whole() const { return offset == 0 && length == parameter->value.numel(); }
   /// Of what is kept of each of its elements: as it lies in the value where it is a box of it, else [length].
@@ -42,6 +45,10 @@ struct Fragment {
   core::Tensor value() const;
   /// The gradient's elements [length]; undefined where there is none.
   core::Tensor gradient() const;
+  const core::MemoryPtr& memory_of_kept() const { return kept_in ? kept_in : parameter->value.memory(); }
+  bool is_offloaded() const { return memory_of_kept() != parameter->value.memory(); }
+  /// Until the host may read and write what is offloaded: the device's kernels may be at it. Else nothing.
+  void wait_for_kernels() const;
 };
 
 /// Told what is kept of a fragment's elements, `kept`: its part, flattened, of `whole`, where the local value is a

@@ -20,7 +20,7 @@ MasterWeights::MasterWeights(const Fragment& fragment)
 
 void MasterWeights::fill() {
   if (!has_master() || master_.defined()) return;
-  master_ = fragment_.value().to(DType::F32);
+  master_ = fragment_.value().to(DType::F32).in(fragment_.memory_of_kept());
 }
 
 void MasterWeights::begin() {
@@ -30,6 +30,7 @@ void MasterWeights::begin() {
 
 void MasterWeights::finish_step() {
   if (!is_rounded_by_host()) return;
+  fragment_.wait_for_kernels();
   const core::Parameter& p = parameter();
   Tensor values = Tensor::empty(p.value.memory()->host(), DType::F32, master_.shape());
   values.copy_from(master_);
@@ -52,7 +53,10 @@ void MasterWeights::note_step() {
 void MasterWeights::add_to(core::StateDict& state) const {
   if (!has_master()) return;
   core::StateEntry entry = fragment_.entry(core::outline(fragment_.value(), DType::F32));
-  entry.make = [this] { return master_.defined() ? master_ : fragment_.value().to(DType::F32); };
+  entry.make = [this] {
+    fragment_.wait_for_kernels();
+    return master_.defined() ? master_ : fragment_.value().to(DType::F32);
+  };
   state[fmt::format("optimizer/{}/master", parameter().name)] = std::move(entry);
 }
 
@@ -62,6 +66,7 @@ void MasterWeights::load(const core::StateReader& reader) {
   const bool is_there = reader.tensors().contains(name);
   if (!has_master() && !is_there) return;
   fill();
+  fragment_.wait_for_kernels();
   core::StateEntry entry = fragment_.entry(has_master() ? master_ : fragment_.value());
   reader.read(is_there ? name : p.name, entry);
   finish_step();

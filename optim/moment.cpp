@@ -9,13 +9,13 @@ using core::Tensor;
 
 Moment::Moment(const Fragment& fragment, DType dtype, Form form, kernels::Block8Map map)
     : fragment_(fragment), form_(form), map_(map) {
-  const Tensor& value = fragment.parameter->value;
   const core::Shape shape = fragment.shape();
-  values_ = Tensor::zeros(value.memory(), form == Form::Block8 ? DType::U8 : dtype, shape);
+  const core::MemoryPtr& memory = fragment.memory_of_kept();
+  values_ = Tensor::zeros(memory, form == Form::Block8 ? DType::U8 : dtype, shape);
   if (shape.rank() == 3) num_parts_ = shape[0];
   part_length_ = shape.rank() == 3 ? shape[1] * shape[2] : fragment.length;
   if (form == Form::Block8)
-    scales_ = Tensor::zeros(value.memory(), DType::F32, {num_parts_ * kernels::block8_count(part_length_)});
+    scales_ = Tensor::zeros(memory, DType::F32, {num_parts_ * kernels::block8_count(part_length_)});
 }
 
 std::vector<Moment::Part> Moment::parts() const {
@@ -34,7 +34,7 @@ std::string Moment::entry_name(const std::string& moment) const {
 }
 
 Tensor Moment::decoded() const {
-  Tensor wide = Tensor::empty(values_.memory(), DType::F32, values_.shape());
+  Tensor wide = Tensor::empty(fragment_.parameter->value.memory(), DType::F32, values_.shape());
   core::on_device(wide, [&](const auto& device) {
     for (const Part& part : parts())
       kernels::block8_decode(device, map_, part.blocks, part.length, wide.mutable_data<float>() + part.offset);
@@ -47,6 +47,11 @@ void Moment::add_to(core::StateDict& state, const std::string& moment) const {
   if (form_ == Form::Block8) {
     entry.tensor = core::outline(values_, DType::F32);
     entry.make = [this] { return decoded(); };
+  } else if (fragment_.is_offloaded()) {
+    entry.make = [this] {
+      fragment_.wait_for_kernels();
+      return values_;
+    };
   }
   state[entry_name(moment)] = std::move(entry);
 }
@@ -60,7 +65,10 @@ void Moment::for_each_kept(const KeptOf& f) const {
 
 void Moment::load(const core::StateReader& reader, const std::string& moment) {
   core::StateEntry entry = fragment_.entry(values_);
-  if (form_ == Form::Block8) entry.tensor = Tensor::empty(values_.memory(), DType::F32, values_.shape());
+  if (form_ == Form::Block8)
+    entry.tensor = Tensor::empty(fragment_.parameter->value.memory(), DType::F32, values_.shape());
+  else
+    fragment_.wait_for_kernels();
   reader.read(entry_name(moment), entry);
   if (form_ == Form::Plain) return;
   core::on_device(entry.tensor, [&](const auto& device) {

@@ -20,7 +20,8 @@ class Moment {
   enum class Form : bool { Plain, Block8 };
 
   /// Zeros. Plain ones are of `dtype`; in Block8 form, blocks hold what `map` can. They are counted from the fragment's
-  /// first element, and in a stack [E,...] from the first of each expert: a cut between experts changes nothing.
+  /// first element, and in a stack [E,...] from the first of each expert: a cut between experts changes nothing. They
+  /// lie in fragment.memory_of_kept().
   Moment(const Fragment& fragment, core::DType dtype, Form form, kernels::Block8Map map = kernels::Block8Map::Signed);
 
   Form form() const { return form_; }

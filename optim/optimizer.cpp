@@ -11,7 +11,9 @@ std::vector<Fragment> choose(const std::vector<Trained>& trained, const Optimize
     if (settings.uses_muon && !for_muon) t.group.rate_factor *= settings.adamw_rate_factor;
     chosen.push_back(std::move(t));
   }
-  return fragments_of(chosen);
+  std::vector<Fragment> fragments = fragments_of(chosen);
+  for (Fragment& f : fragments) f.kept_in = settings.kept_in;
+  return fragments;
 }
 
 }  // namespace
@@ -49,6 +51,14 @@ core::StateDict Optimizer::state_dict() const {
 void Optimizer::for_each_kept(const KeptOf& f) const {
   adamw_.for_each_kept(f);
   muon_.for_each_kept(f);
+}
+
+std::int64_t Optimizer::offloaded_bytes() const {
+  std::int64_t bytes = 0;
+  for_each_kept([&](const Fragment& f, const core::Tensor& kept, const core::Shape&) {
+    if (f.is_offloaded()) bytes += kept.bytes();
+  });
+  return bytes;
 }
 
 void Optimizer::load(const core::StateReader& reader) {

@@ -16,6 +16,7 @@ struct OptimizerSettings {
   AdamWSettings adamw = {};
   MuonSettings muon = {};
   double adamw_rate_factor = 1;  // with Muon: of the rate of what AdamW trains
+  core::MemoryPtr kept_in = {};  // Fragment::kept_in of all
 };
 
 class Optimizer {
@@ -41,6 +42,8 @@ class Optimizer {
   void load(const core::StateReader& reader);
   /// Tells f of all that both keep beside the parameters, in one order: for who moves it between ranks.
   void for_each_kept(const KeptOf& f) const;
+  /// Of what both keep, in the host's memory alone.
+  std::int64_t offloaded_bytes() const;
 
  private:
   Muon muon_;

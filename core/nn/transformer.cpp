@@ -5,6 +5,7 @@
 #include <iterator>
 #include <numeric>
 
+#include "core/device/offload.h"
 #include "core/nn/rope_scaling.h"
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
@@ -68,6 +69,8 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   core::check(!options_.fp8_products || (compute_dtype() == DType::BF16 && !options_.as_kept),
               "transformer: products in FP8 are of bfloat16 activations, and of weights that are not kept as they are");
   const ModelConfig& c = config_;
+  core::check(!options_.offload_layers || options_.frozen,
+              "transformer: layers stay in the host's memory of a frozen model alone");
   const std::vector<core::Slice> chunks = options_.chunks.value_or(std::vector{core::Slice{0, c.num_layers}});
   core::check(!chunks.empty(), "transformer: no chunk of layers, expected one at least");
 
@@ -79,6 +82,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     if (c.positions == Positions::Learned)
       position_embedding_ = add("position_embed.weight", {c.max_positions, c.width}, whole());
   }
+  if (options_.offload_layers) parameters_.set_memory(core::offload_memory(options_.memory));
   for (const core::Slice& chunk : chunks) {
     const std::int64_t end = chunk.first + chunk.count, done = layers_.empty() ? 0 : layers_.back().index + 1;
     core::check(chunk.count >= 0 && chunk.first >= done && end <= c.num_layers,
@@ -87,6 +91,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     for (std::int64_t layer = chunk.first; layer < end; ++layer)
       layers_.push_back(add_layer(layer, fmt::format("layers.{}.", layer)));
   }
+  parameters_.set_memory(options_.memory);
   if (options_.with_head) {
     norm_ = add_norm("norm");
     if (c.reward_head)
@@ -308,21 +313,29 @@ void Transformer::init_random(std::uint64_t seed) {
         p->value.copy_from(Tensor::from<T>(options_.memory->host(), p->value.shape(), all));
       });
   }
+  end_filling();
 }
 
 void Transformer::load(const core::StateReader& reader, std::string_view end_of_name) {
   for (Parameter* p : parameters())
     if (p->name.ends_with(end_of_name)) load(reader, *p);
+  end_filling();
+}
+
+void Transformer::end_filling() {
+  if (!options_.offload_layers || host_layers_) return;
+  host_layers_ = std::make_unique<HostLayers>(parameters(), options_.memory);
+  set_layer_weights(host_layers_.get());
 }
 
 void Transformer::load(const core::StateReader& reader, Parameter& p) const {
   if (options_.as_kept && p.is_matrix()) {
     if (&p != reward_head_)  // which no product reads
-      if (auto lent = reader.lend(p.name, p.entry(p.value), options_.memory)) {
+      if (auto lent = reader.lend(p.name, p.entry(p.value), p.value.memory())) {
         p.value = *lent;
         return;
       }
-    p.value = Tensor::empty(options_.memory, options_.dtype, p.value.shape());
+    p.value = Tensor::empty(p.value.memory(), options_.dtype, p.value.shape());
   }
   // What cuts and scales the weights of a teacher (student_init.h) does so in float32.
   const bool is_widened = p.value.dtype() == DType::BF16 && !options_.frozen;

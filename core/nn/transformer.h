@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/nn/host_layers.h"
 #include "core/nn/kv_cache.h"
 #include "core/nn/layer.h"
 #include "core/nn/layer_weights.h"
@@ -43,6 +44,9 @@ struct ModelOptions {
   /// Frozen matrices stay as their source keeps them, in blocks of a mapped file for one, where it lends them; the
   /// others are of `dtype`. Not with float64.
   bool as_kept = false;
+  /// The layers' weights lie in the host's memory and are on the device while they run (HostLayers). Of a frozen model;
+  /// without effect where the memory is the host's.
+  bool offload_layers = false;
   Communicators comms = single_communicators();
   std::shared_ptr<PipelineComm> pipeline = single_pipeline();
   core::PlacementRule place = {};  // none: this rank holds everything
@@ -98,6 +102,12 @@ class Transformer {
   /// assignments than the mean, down those that took more (Wang et al. 2024, "Auxiliary-loss-free load balancing").
   /// `loads` [MoE layer of the whole model, those that predict last][E] are counts, the same on every rank.
   void move_selection_biases(std::span<const std::vector<double>> loads, double rate);
+
+  /// With offload_layers, behind whoever fills the parameters by another way than load and init_random, which do it:
+  /// passes may run.
+  void end_filling();
+  /// That lie in the host's memory, bytes.
+  std::int64_t offloaded_bytes() const { return host_layers_ ? host_layers_->bytes() : 0; }
 
   /// Null: the layers' weights are always whole. It must outlive the passes.
   void set_layer_weights(LayerWeights* weights) { layer_weights_ = weights; }
@@ -195,6 +205,7 @@ class Transformer {
   Parameter* reward_head_ = nullptr;    // in place of head_
   mutable std::vector<Rotary> rotary_;  // by Attention::rope
   LayerWeights* layer_weights_ = nullptr;
+  std::unique_ptr<HostLayers> host_layers_;  // with offload_layers, once they are filled
 };
 
 }  // namespace limbeck::nn

@@ -252,6 +252,7 @@ struct OptimizerConfig {
   double momentum = 0.95;
   double adamw_rate_factor = 1;
   bool eight_bit_state = false;
+  bool offload = false;
   friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
 };
 
@@ -327,6 +328,7 @@ struct PrecisionConfig {
   bool float32_teacher = false;
   bool mapped_teacher = false;
   bool sharded_teacher = false;
+  bool offload_teacher = false;
   bool fp8_products = false;
   QuantisedWeights quantised_weights = QuantisedWeights::None;
   QuantisedWeights quantised_teacher = QuantisedWeights::None;

@@ -292,6 +292,9 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
 void check_experts(const RunConfig& config, const ParsedConfig& parsed) {
   RefusalBeside{parsed, "parallel.deal_experts_every_steps"}(
       config.parallel.deal_experts_every_steps > 0 && config.adapters, "adapters", "none: what lies in a file stays");
+  RefusalBeside{parsed, "parallel.deal_experts_every_steps"}(
+      config.parallel.deal_experts_every_steps > 0 && config.optimizer.offload, "optimizer.offload",
+      "false: what moves with an expert lies on its device");
   if (config.parallel.expert_replicas == 0) return;
   const RefusalBeside refuse{parsed, "parallel.expert_replicas"};
   refuse(config.adapters.has_value(), "adapters", "none: an adapter's part is not copied");
@@ -406,6 +409,8 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.train.cuda_graph && config.routing.jitter > 0)
     fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
                parsed.place_of("train.cuda_graph"));
+  RefusalBeside{parsed, "precision.offload_teacher"}(config.precision.offload_teacher && config.train.cuda_graph,
+                                                     "train.cuda_graph", "false: what is copied is not recorded");
   check_expert_choice(config, parsed);
   check_objective(config, parsed);
   check_data_sources(config.data, parsed);

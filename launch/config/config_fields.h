@@ -349,6 +349,7 @@ void fields(Io& io, OptimizerConfig& c) {
   io("momentum", c.momentum, from_to_below(0, 1));
   io("adamw_rate_factor", c.adamw_rate_factor, at_least(0));
   io("eight_bit_state", c.eight_bit_state);
+  io("offload", c.offload);
 }
 
 template <class Io>
@@ -400,6 +401,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("float32_teacher", c.float32_teacher);
   io("mapped_teacher", c.mapped_teacher);
   io("sharded_teacher", c.sharded_teacher);
+  io("offload_teacher", c.offload_teacher);
   io("fp8_products", c.fp8_products);
   io("quantised_weights", c.quantised_weights);
   io("quantised_teacher", c.quantised_teacher);

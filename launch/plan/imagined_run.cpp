@@ -67,9 +67,9 @@ void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
   std::map<std::string, data::GgufKept> kept;
   if (precision.quantised_teacher != QuantisedWeights::None)
     kept = data::gguf_kept(teacher.config(), name_of(precision.quantised_teacher).dtype, "precision.quantised_teacher");
-  const core::MemoryPtr& memory = teacher.memory();
   for (core::Parameter* p : teacher.parameters()) {
     if (!p->is_matrix()) continue;
+    const core::MemoryPtr memory = p->value.memory();
     const core::Shape shape = p->value.shape();
     core::DType dtype = precision.frozen_storage;
     if (const auto own = kept.find(p->name); own != kept.end() && !own->second.is_transposed) {
@@ -77,7 +77,7 @@ void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
       const std::int64_t block = core::info(own->second.dtype).block_elements;
       if (shape[shape.rank() - 1] % block == 0 && p->offset()[last] % block == 0) dtype = own->second.dtype;
     }
-    if (precision.mapped_teacher && kept.empty())  // lies in the file's pages
+    if (precision.mapped_teacher && kept.empty() && memory == teacher.memory())  // lies in the file's pages
       p->value =
           Tensor(std::make_shared<core::Storage>(memory, core::bytes_of(dtype, shape.numel()), memory.get(), memory), 0,
                  dtype, shape);
@@ -140,6 +140,8 @@ class ImaginedRun {
       teacher.emplace(*models_.teacher, among_ranks(rank, beside_head(rank, teacher_options(rank, config_.precision))));
       if (config_.precision.mapped_teacher || config_.precision.quantised_teacher != QuantisedWeights::None)
         take_kept(*teacher, config_.precision);
+      teacher->end_filling();
+      memory.host = teacher->offloaded_bytes();
     }
     memory.teacher = taken();
     const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
@@ -170,7 +172,7 @@ class ImaginedRun {
     const std::vector<optim::Fragment> fragments = optim::fragments_of(own);
     count_optimizer(own, fragments);
     optim::Optimizer optimizer(
-        own, optimizer_settings(config_.optimizer),
+        own, optimizer_settings(config_.optimizer, memory_),
         [&mesh = rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); });
     if (deals_experts(config_.parallel, models_.student, rank.mesh()))
       check_experts_may_move(models_.student, rank.mesh(), optimizer);
@@ -180,6 +182,7 @@ class ImaginedRun {
     memory.parameters += taken();
     optimizer.begin_training();
     memory.optimizer += taken();
+    memory.host += optimizer.offloaded_bytes();
     values.gather();
     for (const core::Parameter* p : all) plan_.parameter_bytes += core::bytes_of(p->value.dtype(), p->value.numel());
 

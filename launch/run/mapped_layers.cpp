@@ -1,8 +1,8 @@
 #include "launch/run/mapped_layers.h"
 
 #include <algorithm>
-#include <charconv>
 
+#include "core/nn/layers_ahead.h"
 #include "data/files/mapped_file.h"
 
 namespace limbeck::launch {
@@ -14,12 +14,8 @@ MappedLayers::MappedLayers(nn::Transformer& model) {
     const std::byte* begin = p->value.host_raw();
     if (data::mapped_file_at(begin) == nullptr) continue;
     bytes_ += p->value.bytes();
-    constexpr std::string_view prefix = "layers.";
-    std::size_t layer = 0;
-    if (p->name.starts_with(prefix) &&
-        std::from_chars(p->name.data() + prefix.size(), p->name.data() + p->name.size(), layer).ec == std::errc() &&
-        layer < layers_.size())
-      layers_[layer].emplace_back(begin, static_cast<std::size_t>(p->value.bytes()));
+    if (const auto layer = nn::layer_of(*p))
+      layers_.at(static_cast<std::size_t>(*layer)).emplace_back(begin, static_cast<std::size_t>(p->value.bytes()));
   }
 }
 

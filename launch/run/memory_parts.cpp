@@ -12,7 +12,8 @@ std::vector<MemoryPart> parts_of(const MemoryParts& m) {
           {"activations", "activations and buffers", m.activations},
           {"peak", "at the peak", m.peak()},
           {"start", "before the first step", m.start},
-          {"held", "taken from the system", m.held}};
+          {"held", "taken from the system", m.held},
+          {"host", "kept in the host's memory", m.host}};
 }
 
 }  // namespace limbeck::launch

@@ -23,6 +23,7 @@ struct MemoryParts {
       0;                   // at its peak, with what travels: buffers of exchanges, and of layers that are gathered
   std::int64_t start = 0;  // the most before the first step, in all
   std::int64_t held = 0;   // from the system, for the same
+  std::int64_t host = 0;   // beside all of these, in the host's memory: what a GPU has of it only while it is used
 
   std::int64_t kept() const { return parameters + teacher + gradients + optimizer + other + copy; }
   std::int64_t peak() const { return std::max(kept() + activations, start); }

@@ -59,6 +59,7 @@ nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precis
   nn::ModelOptions options = precision.sharded_teacher ? rank.frozen_shard(precision.frozen_storage)
                                                        : rank.frozen_copy(precision.frozen_storage);
   options.as_kept = precision.mapped_teacher || precision.quantised_teacher != QuantisedWeights::None;
+  options.offload_layers = precision.offload_teacher && rank.memory()->has_queue();
   options.compute = teacher_compute(precision);
   options.residual = core::sum_dtype(*options.compute);
   return options;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/device/offload.h"
+
 namespace limbeck::launch {
 namespace {
 
@@ -21,7 +23,7 @@ nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
 
 }  // namespace
 
-optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config) {
+optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config, const core::MemoryPtr& memory) {
   return {.uses_muon = config.kind == OptimizerKind::Muon,
           .adamw = {.beta1 = config.beta1,
                     .beta2 = config.beta2,
@@ -29,7 +31,8 @@ optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config) {
                     .weight_decay = config.weight_decay,
                     .eight_bit_from = config.eight_bit_state ? least_eight_bit_elements : 0},
           .muon = {.momentum = config.momentum, .weight_decay = config.weight_decay},
-          .adamw_rate_factor = config.adamw_rate_factor};
+          .adamw_rate_factor = config.adamw_rate_factor,
+          .kept_in = config.offload && memory->has_queue() ? core::offload_memory(memory) : nullptr};
 }
 
 std::vector<optim::Group> optimizer_groups(const OptimizerConfig& config) {

@@ -1,6 +1,6 @@
 // What a config says of a run's steps, in the words of those who make them.
 //
-//     optim::Optimizer optimizer(trained, optimizer_settings(config.optimizer));
+//     optim::Optimizer optimizer(trained, optimizer_settings(config.optimizer, memory));
 //     training_step.run(samples, step_options(config, steps_done, distillation, vocabulary), rate);
 #pragma once
 
@@ -16,7 +16,8 @@
 
 namespace limbeck::launch {
 
-optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config);
+/// Of weights in `memory`.
+optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config, const core::MemoryPtr& memory);
 std::vector<optim::Group> optimizer_groups(const OptimizerConfig& config);
 /// Throws a UsageError where experts are to choose tokens (routing.expert_choice) of a model that has none, or whose
 /// tokens choose in a way of their own.

@@ -183,7 +183,7 @@ RunSteps::RunSteps(Session& session, const Log& log)
       values_(parameters_, sync_.groups(), bucket_bytes(session.config.parallel)),
       fragments_(optim::fragments_of(trained_ = dealt(std::move(trained_), sync_.groups(), values_))),
       share_bytes_(taken()),
-      optimizer_(trained_, optimizer_settings(session.config.optimizer),
+      optimizer_(trained_, optimizer_settings(session.config.optimizer, session.rank.memory()),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       optimizer_bytes_(taken()),
       schedule_(make_schedule(session.config)),
@@ -201,6 +201,8 @@ RunSteps::RunSteps(Session& session, const Log& log)
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);
   say_groups(session.rank, all_parameters(), session.config.optimizer, log);
+  if (session.config.optimizer.offload && !session.rank.memory()->has_queue())
+    log->info("optimizer.offload: moments are in this machine's memory anyway, for the run is on CPUs");
   log->debug("gradients are reduced in {} of about {} MiB", core::counted(sync_.statistics().num_buckets, "bucket"),
              session.config.parallel.bucket_mib);
 }
@@ -252,11 +254,14 @@ MemoryParts RunSteps::memory() {
     const bool is_here = !storage.is_lent() && !storage.is_empty() && storage.memory() == session_.rank.memory();
     return is_here && seen.insert(&storage).second ? storage.bytes() : 0;
   };
-  MemoryParts parts{.gradients = gradient_bytes_, .optimizer = optimizer_bytes_};
+  MemoryParts parts{
+      .gradients = gradient_bytes_, .optimizer = optimizer_bytes_, .host = optimizer_.offloaded_bytes()};
   for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
   if (is_dealt_) parts.parameters += share_bytes_;
-  if (nn::Transformer* teacher = running_teacher(session_))
+  if (nn::Transformer* teacher = running_teacher(session_)) {
     for (const core::Parameter* p : teacher->parameters()) parts.teacher += bytes_of(p->value);
+    parts.host += teacher->offloaded_bytes();
+  }
   return parts;
 }
 

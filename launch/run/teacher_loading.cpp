@@ -63,6 +63,9 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
     seconds = lap(since);
     teacher.fingerprint = fingerprint_of_teacher(config, source);
   });
+  if (precision.offload_teacher && !rank.memory()->has_queue())
+    log->info("precision.offload_teacher: {} is in this machine's memory anyway, for the run is on CPUs",
+              source.path.string());
   if (precision.quantised_teacher != QuantisedWeights::None) {
     std::int64_t bytes = 0;
     for (const core::Parameter* p : teacher.model->parameters()) bytes += p->value.bytes();

@@ -16,7 +16,7 @@ SharedValues::SharedValues(const core::ParameterList& parameters, const Gradient
   core::ParameterList always_whole = parameters;
   if (groups.shares(Sharded::Parameters)) {
     layers_ = std::make_unique<LayerValues>(parameters, groups);
-    std::erase_if(always_whole, [](const Parameter* p) { return LayerValues::layer_of(*p).has_value(); });
+    std::erase_if(always_whole, [](const Parameter* p) { return nn::layer_of(*p).has_value(); });
   }
   parts_ = make_value_parts(always_whole, groups, bytes_at_once, ValuePart::Shares::InValues);
 }

@@ -102,7 +102,7 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuRecordedSteps,
                                            Settings{.uses_muon = true}, Settings{.eight_bit = true},
                                            Settings{.num_predict_layers = 2}, Settings{.compute = DType::BF16},
                                            Settings{.compute = DType::BF16, .fp8_products = true},
-                                           Settings{.has_states = true}),
+                                           Settings{.has_states = true}, Settings{.offload_state = true}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
 
 TEST(GpuRecordedWork, FreesNothingThatWasThere) {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/device/offload.h"
 #include "launch/run/sharing.h"
 #include "launch/run/training_step.h"
 #include "optim/objectives.h"
@@ -46,6 +47,8 @@ struct StepSettings {
   std::int64_t num_experts = 0;    // of the student; 0: as many as the teacher
   std::int64_t expert_chunks = 1;
   bool sharded_teacher = false;  // its experts are cut as the student's
+  bool offload_state = false;      // the optimizer's lies in the host's memory
+  bool offload_teacher = false;    // and so do the teacher's layers
 };
 
 /// The same in float64.
@@ -62,14 +65,16 @@ class GoldenSteps {
         rank_(std::move(world), settings.layout, 1, settings.sequence_parallel, std::move(memory), settings.exchange),
         pipeline_(pipeline_of(rank_, config(), settings.stages, settings.micro_batches)),
         student_(config(), options()),
-        teacher_(golden_.config(), settings.sharded_teacher ? rank_.frozen_shard(core::sum_dtype(settings.weights))
-                                                            : rank_.frozen_copy(core::sum_dtype(settings.weights))),
+        teacher_(golden_.config(), teacher_options()),
         trained_(optim::apply_groups(student_.parameters(), settings.groups, names_of_stages())),
         sync_(optim::parameters_of(trained_), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights),
               bucket_bytes, settings.sharding),
         values_(optim::parameters_of(trained_), sync_.groups(), bucket_bytes),
         fragments_(optim::fragments_of(trained_ = launch::dealt(std::move(trained_), sync_.groups(), values_))),
-        optimizer_(trained_, {.uses_muon = settings.uses_muon, .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0}},
+        optimizer_(trained_,
+                   {.uses_muon = settings.uses_muon,
+                    .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0},
+                    .kept_in = settings.offload_state ? core::offload_memory(rank_.memory()) : nullptr},
                    [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
     student_.init_random(1);
     student_.set_layer_weights(values_.layers());
@@ -121,6 +126,7 @@ class GoldenSteps {
 
   launch::Rank& rank() { return rank_; }
   nn::Transformer& student() { return student_; }
+  nn::Transformer& teacher() { return teacher_; }
   optim::Optimizer& optimizer() { return optimizer_; }
   const std::vector<optim::Fragment>& fragments() const { return fragments_; }
   parallel::SharedValues& values() { return values_; }
@@ -149,6 +155,13 @@ class GoldenSteps {
     options.fp8_products = settings_.fp8_products;
     options.with_predict = true;
     return pipeline_.part_of(options, rank_.mesh().pp().rank());
+  }
+
+  nn::ModelOptions teacher_options() const {
+    const core::DType dtype = core::sum_dtype(settings_.weights);
+    nn::ModelOptions options = settings_.sharded_teacher ? rank_.frozen_shard(dtype) : rank_.frozen_copy(dtype);
+    options.offload_layers = settings_.offload_teacher;
+    return options;
   }
 
   /// Of a pipeline those of all stages: the teacher's are the student's.

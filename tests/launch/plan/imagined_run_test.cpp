@@ -47,6 +47,29 @@ TEST(ImaginedRun, ExpertsOfEachModelHaveTheirShares) {
   EXPECT_EQ(given({{4, zipf_shares(4, 0)}, {8, zipf_shares(8, 0)}}), even);
 }
 
+// Of a GPU; a CPU has it all in the same memory.
+TEST(ImaginedRun, WhatIsOffloadedIsTheHosts) {
+  const auto memory = [](const std::string& more, bool has_queue) {
+    RunConfig config = config_with("optimizer { kind: MUON " + more + "} precision { bfloat16_weights: true }");
+    config.teacher.emplace();
+    config.precision.offload_teacher = !more.empty();
+    PlannedModels models = models_of(config);
+    models.teacher = models.student;
+    models.teacher->num_layers = 8;
+    return plan_rank(config, models, {.device = {.has_queue = has_queue}}).memory;
+  };
+  const MemoryParts here = memory("", true), there = memory("offload: true ", true);
+  const auto moved = static_cast<double>(here.optimizer - there.optimizer + here.teacher - there.teacher);
+  EXPECT_EQ(here.host, 0);
+  EXPECT_GT(here.optimizer, 10 * there.optimizer);
+  EXPECT_GT(here.teacher, 3 * there.teacher);
+  EXPECT_NEAR(static_cast<double>(there.host), moved, 0.02 * moved);
+  EXPECT_LT(there.peak(), here.peak() - there.host / 2);
+  const MemoryParts of_cpu = memory("offload: true ", false);
+  EXPECT_EQ(of_cpu.host, 0);
+  EXPECT_EQ(of_cpu.optimizer, memory("", false).optimizer);
+}
+
 // Whatever others choose. Beside rows of the experts there are weights and places of [T,E] in those of [T,K].
 TEST(ImaginedRun, ExpertsThatChooseTakeTheirPart) {
   for (const std::string layout : {"dp1", "ep2", "tp2"}) {

@@ -225,7 +225,7 @@ Bytes bytes_of(Sharded what) {
     bytes.kept = rank.memory()->statistics().used_bytes;
     bytes.peak = rank.memory()->statistics().peak_bytes;
     for (const core::Parameter* p : model.parameters())
-      (parallel::LayerValues::layer_of(*p) ? bytes.layers : bytes.others) += p->value.numel();
+      (nn::layer_of(*p) ? bytes.layers : bytes.others) += p->value.numel();
   });
   return bytes;
 }
