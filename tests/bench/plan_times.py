@@ -67,6 +67,8 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--gpu", action="store_true")
     args = parser.parse_args()
+    if not args.gpu:  # a machine is calibrated with all its cores, which have to be a thread a rank, as in the rows
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         make_text(work / "text")

@@ -1,4 +1,4 @@
-// Every config of examples/ trains, as its first lines say, in few steps on a small text.
+// Every config of examples/ and examples/layouts trains, as its first lines say, in few steps on a small text.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
@@ -33,20 +33,24 @@ void write_chat_tokenizer(const RunFolder& folder) {
 TEST(EndToEnd, EveryExampleRuns) {
   const RunFolder folder("examples");
   std::set<std::string> left;
-  for (const auto& entry : fs::directory_iterator(testing::source_folder() / "examples"))
-    if (entry.path().extension() == ".textproto") left.insert(entry.path().stem());
+  for (const std::string below : {"", "layouts/"})
+    for (const auto& entry : fs::directory_iterator(testing::source_folder() / "examples" / below))
+      if (entry.path().extension() == ".textproto") left.insert(below + entry.path().stem().string());
 
-  const auto run = [&](const std::string& command, const std::string& name, const std::string& more, int ranks,
-                       const std::string& text = "text") {
+  const auto run_over = [&](const std::string& command, const std::string& under, const std::string& name,
+                            const std::string& more, int ranks, const std::string& text = "text") {
     EXPECT_EQ(left.erase(name), 1U) << name;
+    const std::string examples = testing::source_folder().string() + "/examples/";
     const Outcome outcome = folder.limbeck(
-        fmt::format("{} {}/examples/{}.textproto --steps 2 --out runs/{} --set data.text={} "
+        fmt::format("{} {} {}{}.textproto --steps 2 --out runs/{} --set data.text={} "
                     "--set data.held_out_fraction=0.4 --set train.eval_tokens=256 --set generation.max_tokens=4 {}",
-                    command, testing::source_folder().string(), name, name, text, more),
+                    command, under.empty() ? "" : examples + under + ".textproto", examples, name, name, text, more),
         ranks);
     EXPECT_EQ(outcome.code, 0) << outcome.output;
     EXPECT_TRUE(fs::exists(folder.path() / "runs" / name / "checkpoints/step_2")) << outcome.output;
   };
+  const auto run = [&](const std::string& command, const std::string& name, const std::string& more, int ranks,
+                       const std::string& text = "text") { run_over(command, "", name, more, ranks, text); };
   run("train", "tiny_dense", "", 1);
   run("train", "tiny_moe", "--set parallel.layout=ep2", 2);
   run("train", "predict_moe", "--set parallel.layout=tp2", 2);
@@ -60,6 +64,11 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("train", "offline_teacher", "", 2);
   run("distill", "distill_offline_teacher", "", 2);
   run("distill", "distill_all_axes", "--set data.sequence_length=128", 4);
+  for (const char* layout : {"dp", "cp", "tp", "pp", "ep", "etp"})
+    run_over("train", "tiny_moe", fmt::format("layouts/{}", layout), "", 2);
+  run_over("train", "tiny_moe", "layouts/hybrid_shard", "", 4);
+  run_over("train", "tiny_moe", "layouts/all", "", 8);
+  run_over("distill", "distill_offline_teacher", "layouts/teacher_ranks", "", 4);
   run("distill", "distill_smollm2", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
   const std::string small = "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3 ";
   run("distill", "distill_quick", small, 1);
