@@ -108,7 +108,7 @@ run_job
 
 # (f) Steps as they are planned by what is measured here.
 if ! $rehearse; then
-  step "steps planned to 25 %" 60 "${ours[@]}" "$python" tests/bench/plan_times.py --gpu --rounds 1 --limbeck "$bin/limbeck"
+  step "steps planned to 25 %" 90 "${ours[@]}" "$python" tests/bench/plan_times.py --gpu --rounds 1 --limbeck "$bin/limbeck"
 fi
 
 end_ladder
