@@ -38,6 +38,7 @@ class SingleContextComm final : public ContextComm {
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
   void sum(Tensor&) override {}
+  Tensor gather(const Tensor& rows) override { return rows; }
   CommHandle start_pass(std::int64_t, const Tensor& rows, const Tensor& arriving) override {
     Tensor(arriving).copy_from(rows);
     return {};

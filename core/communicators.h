@@ -107,6 +107,8 @@ class ContextComm {
   virtual std::int64_t size() const = 0;
   virtual std::int64_t rank() const = 0;
   virtual void sum(Tensor& x) = 0;  // in place; not differentiable: counts of whole sequences
+  /// [P N,...]: rows [N,...] of each of the P ranks, which has as many, in rank order.
+  virtual Tensor gather(const Tensor& rows) = 0;
   /// `rows` [N,...] go to the rank `by` places further, round the end (negative: back), and `arriving` [M,...] fills
   /// with those of the rank as many places behind. Either may have no row, where its other end has none.
   virtual CommHandle start_pass(std::int64_t by, const Tensor& rows, const Tensor& arriving) = 0;

@@ -1,7 +1,5 @@
 #include "core/ops/sequence_runs.h"
 
-#include <vector>
-
 #include "kernels/embedding.h"
 
 namespace limbeck::core {
@@ -35,30 +33,17 @@ Tensor sums_by_number(const Tensor& rows, const Tensor& numbers, std::int64_t co
 
 }  // namespace
 
-Tensor rows_of_ranks(const Tensor& rows, nn::ContextComm& comm) {
-  const std::int64_t count = rows.shape()[0], size = comm.size();
-  Shape shape = rows.shape();
-  shape[0] = count * size;
-  const Tensor all = Tensor::empty(rows.memory(), rows.dtype(), shape);
-  all.rows(comm.rank() * count, count).copy_from(rows);
-  std::vector<CommHandle> arriving;
-  for (std::int64_t step = 1; step < size; ++step)
-    arriving.push_back(comm.start_pass(step, rows, all.rows((comm.rank() - step + size) % size * count, count)));
-  for (CommHandle& handle : arriving) handle.wait();
-  return all;
-}
-
 Var rows_before(Tape& tape, const Var& x, const SequenceRuns& runs, std::int64_t tokens, nn::ContextComm& comm) {
   const std::int64_t own = runs.number(), all = own * comm.size(), width = x.shape()[1], length = x.shape()[0];
   const Tensor tails = SequenceRuns::for_tokens(runs.tails, tokens, own);
   const Tensor places = SequenceRuns::for_tokens(runs.places, tokens, all);
   const Tensor readers = SequenceRuns::for_tokens(runs.readers, tokens, all);
-  const Tensor ends = rows_of_ranks(rows_by_number(x.value, tails), comm);
+  const Tensor ends = comm.gather(rows_by_number(x.value, tails));
   const Tensor before = rows_by_number(ends, places.rows(comm.rank() * own * tokens, own * tokens));
   Var out = tape.output(before.reshape({own, tokens, width}), {&x});
   if (!out.slot) return out;
   tape.push({"rows_before", {x.slot}, [=, &comm, slot = out.slot, like = outline(out.value), to = x.slot] {
-               const Tensor given = rows_of_ranks(gradient(slot, like).reshape({own * tokens, width}), comm);
+               const Tensor given = comm.gather(gradient(slot, like).reshape({own * tokens, width}));
                const Tensor dx = sums_by_number(given, readers, length);
                accumulate(to, dx.dtype() == like.dtype() ? dx : dx.to(like.dtype()));
              }});

@@ -35,9 +35,6 @@ struct SequenceRuns {
   }
 };
 
-/// [P N,...]: rows [N,...] of each rank, which has as many, in the order of the ranks. Collective.
-Tensor rows_of_ranks(const Tensor& rows, nn::ContextComm& comm);
-
 /// [R,tokens,C]: what lies before each run, of x [T,C] on all ranks; 0 where there is nothing of its first document.
 /// Collective, forward and backward. At most kernels::most_taps - 1 tokens.
 Var rows_before(Tape& tape, const Var& x, const SequenceRuns& runs, std::int64_t tokens, nn::ContextComm& comm);

@@ -72,7 +72,7 @@ Tensor carried(const Kept& kept, const kernels::ScanProblem& problem, const Tens
                                 room.mutable_data<Sum>(), parts.mutable_data<Sum>());
     });
   });
-  const Tensor all = rows_of_ranks(parts, *cut.comm);
+  const Tensor all = cut.comm->gather(parts);
   Tensor states = Tensor::zeros(x.memory(), sums, {own, heads, problem.width, problem.state_width});
   const kernels::ScanChains chains{.number = cut.runs.chain_offsets.numel() - 1,
                                    .offsets = cut.runs.chain_offsets.data<std::int64_t>(),

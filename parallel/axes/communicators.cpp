@@ -122,6 +122,14 @@ class GroupContextComm final : public nn::ContextComm {
   std::int64_t rank() const override { return group_->rank(); }
   void sum(Tensor& x) override { group_->all_reduce(x, core::Reduce::Sum); }
 
+  Tensor gather(const Tensor& rows) override {
+    core::Shape shape = rows.shape();
+    shape[0] *= size();
+    const Tensor all = Tensor::empty(rows.memory(), rows.dtype(), shape);
+    if (all.numel() > 0) group_->all_gather(rows, all);
+    return all;
+  }
+
   core::CommHandle start_pass(std::int64_t by, const Tensor& rows, const Tensor& arriving) override {
     std::vector<std::int64_t> sent(static_cast<std::size_t>(size())), received(sent);
     sent[static_cast<std::size_t>(place(rank() + by))] = rows.shape()[0];

@@ -76,6 +76,7 @@ void warm_up(const Mesh& mesh, const core::MemoryPtr& memory) {
   warm_up_sums(mesh.data(), memory);
   warm_up_sums(mesh.cp(), memory);
   warm_up_rows(mesh.cp(), memory);
+  warm_up_parts(mesh.cp(), memory);
   warm_up_sums(mesh.pp(), memory);
   warm_up_ways(mesh, memory);
   for (const char* axis : {"tp", "etp"}) {

@@ -395,11 +395,14 @@ inline void warm_up_case(WorldComm& world) {
   };
   const bool is_alone = world.size() == 1;
   const std::string size = std::to_string(world.size());
-  const Mesh tensors(borrow(world), parse_layout("tp" + size)), experts(borrow(world), parse_layout("ep" + size));
+  const Mesh tensors(borrow(world), parse_layout("tp" + size)), experts(borrow(world), parse_layout("ep" + size)),
+      sequences(borrow(world), parse_layout("cp" + size));
   EXPECT_EQ(calls_of([&] { parallel::warm_up(tensors, memory); }),
             is_alone ? 0 : 2 + 4);  // the world's; sums and parts of tp
   EXPECT_EQ(calls_of([&] { parallel::warm_up(experts, memory); }),
             is_alone ? 0 : 2 + 2 + 1);  // the world's, dp's; rows
+  EXPECT_EQ(calls_of([&] { parallel::warm_up(sequences, memory); }),
+            is_alone ? 0 : 2 + 2 + 5);  // the world's, the data's; sums, rows and parts of cp
   const Mesh data(borrow(world), parse_layout("dp" + size));
   const auto calls_of_buckets = [&](const MemoryPtr& where) {
     TestParameters parameters(data, where);
