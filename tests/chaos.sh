@@ -75,15 +75,15 @@ send() {
   [[ $(readlink "/proc/${2:-0}/exe" 2>/dev/null) =~ (limbeck|orterun|mpirun|prterun)$ ]] && kill "-$1" "$2" 2>/dev/null
 }
 # Where the victim is held, so that the run cannot end in between with what is damaged, which nobody would find.
-# A file of it has other bytes, an end that is missing, or none at all.
+# A file of it has other bytes, lacks its end, or is gone; where there is one before it, for without any launch does not begin anew.
 damage_newest() {
-  local newest files
+  local newest files file
   sleep 0.1
   [[ $(ps -o state= -p "${1:-0}" 2>/dev/null) == T ]] || return 1
-  newest=$(find "$disk/run/checkpoints" -maxdepth 1 -name 'step_*' ! -name '*.tmp*' 2>/dev/null | sort -V | tail -n 1)
+  newest=$(find "$disk/run/checkpoints" -maxdepth 1 -name 'step_*' ! -name '*.tmp*' 2>/dev/null | sort -V | sed 1d | tail -n 1)
   mapfile -t files < <(find "${newest:-/nowhere}" -type f 2>/dev/null | sort)
   [[ ${#files[@]} -gt 0 ]] || return 1
-  local file=${files[chance % ${#files[@]}]}
+  file=${files[chance % ${#files[@]}]}
   case $((chance / 64 % 3)) in
     0) printf XXXXXXXX | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc status=none 2>/dev/null ;;
     1) truncate -s -1 "$file" 2>/dev/null ;;
