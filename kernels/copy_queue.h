@@ -18,7 +18,7 @@ namespace limbeck::kernels {
 
 class CopyQueue {
  public:
-  /// Waits for what is queued.
+  /// Waits for what is queued, unless an exception is under way: that may be behind what never comes to an end.
   virtual ~CopyQueue() = default;
   /// Copies from here on begin behind what the device's own queue has now.
   virtual void follow_device() = 0;

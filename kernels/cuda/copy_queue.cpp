@@ -1,5 +1,6 @@
 #include "kernels/copy_queue.h"
 
+#include <exception>
 #include <utility>
 
 #include "kernels/cuda/cuda_state.h"
@@ -15,7 +16,14 @@ class CudaCopies final : public CopyQueue {
   }
   ~CudaCopies() override {
     if (state_->is_given_up) return;
-    cudaStreamSynchronize(stream_);
+    try {
+      if (std::uncaught_exceptions() == exceptions_at_start_) {
+        check_cuda(cudaEventRecord(place_, stream_));
+        state_->wait_for(place_);
+      }
+    } catch (const std::exception&) {
+      // The device has failed, which its next use tells.
+    }
     cudaEventDestroy(place_);
     cudaStreamDestroy(stream_);
   }
@@ -40,6 +48,7 @@ class CudaCopies final : public CopyQueue {
   std::shared_ptr<const CudaState> state_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t place_ = nullptr;
+  int exceptions_at_start_ = std::uncaught_exceptions();
 };
 
 }  // namespace

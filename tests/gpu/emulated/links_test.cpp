@@ -4,7 +4,9 @@
 
 #include <chrono>
 #include <thread>
+#include <variant>
 
+#include "kernels/copy_queue.h"
 #include "tests/cuda_emulation/emulation.h"
 #include "tests/gpu/peers.h"
 
@@ -73,13 +75,19 @@ TEST(GpuPeers, GroupsThatAreStuckAreAbortedTogether) {
   emulation::set_deadline(before);
 }
 
-// With collectives of its own under way, to which the others do not come.
+// With collectives of its own under way, to which the others do not come, and copies that wait for them.
 TEST(GpuPeers, OneThatThrowsBehindWhatOnlyItHasQueuedLeavesToo) {
   emulation::set_mismatches_hang(true);
   const auto errors = testing::errors_of_steps({"tp2", 2}, [](testing::GoldenSteps& steps) {
-    const Tensor x = Tensor::zeros(steps.rank().memory(), DType::F32, {8});
+    const core::MemoryPtr& memory = steps.rank().memory();
+    const Tensor x = Tensor::zeros(memory, DType::F32, {8}), there = Tensor::zeros(memory->host(), DType::F32, {8});
+    Tensor here = Tensor::zeros(memory, DType::F32, {8});
+    const kernels::CopyQueuePtr copies =
+        std::visit([](const auto& device) { return kernels::make_copy_queue(device); }, memory->device());
     const core::CommHandle sum = steps.rank().mesh().tp().all_reduce_async(x, Reduce::Sum);
-    steps.rank().mesh().tp().all_gather_async(x, Tensor::zeros(steps.rank().memory(), DType::F32, {16}));
+    steps.rank().mesh().tp().all_gather_async(x, Tensor::zeros(memory, DType::F32, {16}));
+    copies->follow_device();
+    copies->upload(there.raw(), here.mutable_raw(), there.bytes());
     throw core::Error("it went away");
   });
   emulation::set_mismatches_hang(false);
