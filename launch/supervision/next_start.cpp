@@ -151,14 +151,16 @@ NextStart next_start(std::span<const Attempt> all, const RestartLimits& limits, 
   const std::optional<std::string> no_use = is_deterministic(attempts);
   if (no_use && last.cause->kind == CauseKind::Error) return {.why = *no_use};
   if (auto next = without_lost_host(attempts, limits, config, hosts)) return *next;
+  NextStart again{.ranks = last.ranks, .why = cause};
   if (limits.min_ranks)
     if (const auto fault = fault_of_ranks(attempts, hosts.count)) {
-      NextStart next = fewer_ranks(config, last.ranks, *limits.min_ranks);
-      next.why = next.ranks ? *fault : fmt::format("{}, and {}", *fault, next.why);
-      return next;
+      const NextStart next = fewer_ranks(config, last.ranks, *limits.min_ranks);
+      if (next.ranks) return {.ranks = next.ranks, .layout = next.layout, .why = *fault};
+      again.why = fmt::format("{}, and {}", *fault, next.why);
+      if (last.cause->kind == CauseKind::Unavailable) return {.why = again.why};
     }
   if (no_use) return {.why = *no_use};
-  return {.ranks = last.ranks, .why = cause};
+  return again;
 }
 
 }  // namespace limbeck::launch

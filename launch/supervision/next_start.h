@@ -58,7 +58,7 @@ std::chrono::seconds wait_after(std::int64_t times);
 ///   without it, where it can be left out; with as many ranks, if there is room for them elsewhere, or with min_ranks
 ///   as there is;
 /// - with min_ranks, where mpirun lacks hosts or slots and names no host, or the same rank or the same one of several
-///   hosts was at fault twice in a row: fewer ranks;
+///   hosts was at fault twice in a row: fewer ranks; where there can be none, hosts or slots that lack end it;
 /// - two such attempts whatever ended them: no more;
 /// - else again as it was.
 NextStart next_start(std::span<const Attempt> all, const RestartLimits& limits, const ParallelConfig& config,

@@ -133,8 +133,9 @@ TEST(NextStart, TheSameRankTwiceIsDoneWithoutWhereFewerAreAllowed) {
   // As many as the layout has.
   EXPECT_EQ(after(twice, {.min_ranks = 2}, parallel("tp2")).ranks, 2);
   const NextStart none = after(twice, {.min_ranks = 3}, parallel("tp2"));
-  EXPECT_FALSE(none.ranks);
-  EXPECT_THAT(none.why, HasSubstr("no layout tp2 has fewer ranks than 4 and 3 at least"));
+  EXPECT_EQ(none.ranks, 4);  // where there can be no fewer, as without min_ranks
+  EXPECT_THAT(none.why, HasSubstr("rank 1 was at fault twice, and no layout tp2 has fewer ranks than 4 and 3 at least"));
+  EXPECT_EQ(after({failed(1, 0, 9, 0, "x"), failed(1, 8, 12, 0, "x")}, {.min_ranks = 1}).ranks, 1);
   // Others twice, with fewer ranks once: as it was.
   EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), failed(4, 8, 12, 2, "x")}, {.min_ranks = 2}).ranks, 4);
   EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), failed(3, 8, 12, 1, "x")}, {.min_ranks = 2}).ranks, 3);
