@@ -19,7 +19,7 @@ TEST_P(GpuOffload, HasTheBitsOfStepsOnTheDevice) {
   const auto here = testing::all_left_by(GetParam(), false, testing::gpu_memory);
   for (std::size_t r = 0; r < here.size(); ++r) {
     EXPECT_EQ(there[r].losses, here[r].losses);
-    EXPECT_EQ(values_of(there[r]), values_of(here[r]));
+    EXPECT_EQ(bits_of(there[r]), bits_of(here[r]));
     EXPECT_EQ(here[r].optimizer_on_host, 0);
     EXPECT_GT(there[r].optimizer_on_host, 0);
     EXPECT_GT(there[r].teacher_on_host, 0);
@@ -43,7 +43,7 @@ TEST(GpuOffload, GoesOnFromStepsWithoutItAndTheOtherWayRound) {
       const testing::Left same = testing::left_by(settings, first, testing::gpu_memory, &before),
                           other = testing::left_by(settings, !first, testing::gpu_memory, &before);
       EXPECT_EQ(same.losses, other.losses);
-      EXPECT_EQ(values_of(same), values_of(other));
+      EXPECT_EQ(bits_of(same), bits_of(other));
       EXPECT_LT(same.losses.back(), before.losses.front());
     }
 }

@@ -3,6 +3,7 @@
 //     const Left left = left_by({.uses_muon = true}, /*offload=*/true, [] { return gpu_memory(0); });
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <map>
 #include <string>
@@ -21,10 +22,11 @@ struct Left {
   std::int64_t on_device = 0, teacher_on_host = 0, optimizer_on_host = 0;  // bytes, between steps
 };
 
-inline std::map<std::string, std::vector<double>> values_of(const Left& left) {
-  std::map<std::string, std::vector<double>> values;
-  for (const auto& [name, entry] : left.state) values[name] = values_of(entry.tensor);
-  return values;
+inline std::map<std::string, std::vector<std::byte>> bits_of(const Left& left) {
+  std::map<std::string, std::vector<std::byte>> bits;
+  for (const auto& [name, entry] : left.state)
+    bits[name] = {entry.tensor.host_raw(), entry.tensor.host_raw() + entry.tensor.bytes()};
+  return bits;
 }
 
 /// Two steps of each rank, behind those that left `before`, of one rank.

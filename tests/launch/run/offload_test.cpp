@@ -32,7 +32,7 @@ TEST_P(Offload, HasTheBitsOfStepsOnTheDevice) {
   const auto here = testing::all_left_by(GetParam(), false, hidden);
   for (std::size_t r = 0; r < here.size(); ++r) {
     EXPECT_EQ(there[r].losses, here[r].losses);
-    EXPECT_EQ(values_of(there[r]), values_of(here[r]));
+    EXPECT_EQ(bits_of(there[r]), bits_of(here[r]));
     EXPECT_EQ(here[r].optimizer_on_host + here[r].teacher_on_host, 0);
     EXPECT_GT(there[r].optimizer_on_host, 0);
     EXPECT_GT(there[r].teacher_on_host, 0);
@@ -51,7 +51,7 @@ TEST(OffloadOfTheOptimizer, GoesOnFromStepsWithoutIt) {
     const testing::Left there = testing::left_by(settings, true, hidden, &before),
                         here = testing::left_by(settings, false, hidden, &before);
     EXPECT_EQ(there.losses, here.losses);
-    EXPECT_EQ(values_of(there), values_of(here));
+    EXPECT_EQ(bits_of(there), bits_of(here));
   }
 }
 
