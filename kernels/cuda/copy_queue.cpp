@@ -20,6 +20,8 @@ class CudaCopies final : public CopyQueue {
       if (std::uncaught_exceptions() == exceptions_at_start_) {
         check_cuda(cudaEventRecord(place_, stream_));
         state_->wait_for(place_);
+      } else {
+        hold_device();  // what they write is not given back before they are done
       }
     } catch (const std::exception&) {
       // The device has failed, which its next use tells.
