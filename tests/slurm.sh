@@ -83,7 +83,7 @@ NodeName=left NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=2
 NodeName=right NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-PreemptParameters=send_user_signal
+SlurmctldParameters=preempt_send_user_signal
 PartitionName=all Nodes=left,right Default=YES State=UP GraceTime=60
 PartitionName=urgent Nodes=left,right State=UP PriorityTier=2 PreemptMode=OFF
 CONF
