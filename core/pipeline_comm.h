@@ -18,7 +18,7 @@ class PipelineComm {
   enum class Kind : std::uint8_t {
     Stream,    // to the next stage, round the ring,
     Gradient,  // to the one before,
-    Taught,    // and what a teacher says, from the last to any other
+    Taught,    // and what a teacher says, from any stage to another
   };
   virtual ~PipelineComm() = default;
   virtual std::int64_t size() const = 0;
