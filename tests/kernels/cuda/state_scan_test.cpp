@@ -60,6 +60,36 @@ A* aligned(std::vector<A>& room, std::int64_t count) {
 
 constexpr double scale = 60;  // of sums over some dozens of terms
 
+/// Gradients of all inputs on both devices, of what the scan gives and of states, where there are some: alike.
+template <class T>
+void expect_gradients(const ScanProblem& here, const ScanProblem& there, Inputs<T>& in, const std::vector<T>& dy,
+                      const Acc<T>* states = nullptr, Acc<T>* dstates = nullptr, const Acc<T>* states_there = nullptr,
+                      Acc<T>* dstates_there = nullptr) {
+  using A = Acc<T>;
+  std::vector<T> dx(in.x.size()), ddt(in.dt.size()), db(in.b.size()), dc(in.c.size());
+  std::vector<A> dt_bias(in.skip.size()), a_log(in.skip.size()), skip(in.skip.size()), room;
+  const auto size = [](const auto& v) { return static_cast<std::int64_t>(v.size()); };
+  OnGpu<T> dy_there(dy), dx_there(size(dx)), ddt_there(size(ddt)), db_there(size(db)), dc_there(size(dc));
+  OnGpu<A> dt_bias_there(size(skip)), a_log_there(size(skip)), skip_there(size(skip)),
+      room_there(there.gradient_room());
+  state_scan_gradient<Cpu, T>(cpu(), here, in.here(), dy.data(), aligned(room, here.gradient_room()),
+                              {dx.data(), ddt.data(), db.data(), dc.data(), dt_bias.data(), a_log.data(), skip.data()},
+                              states, dstates);
+  state_scan_gradient<Cuda, T>(gpu(), there, in.there(), dy_there.data(), room_there.data(),
+                               {dx_there.data(), ddt_there.data(), db_there.data(), dc_there.data(),
+                                dt_bias_there.data(), a_log_there.data(), skip_there.data()},
+                               states_there, dstates_there);
+  const double wide = scale * static_cast<double>(here.width);
+  expect_close(dx_there.values(), dx, wide);
+  expect_close(ddt_there.values(), ddt, 10 * wide);
+  expect_close(db_there.values(), db, wide);
+  expect_close(dc_there.values(), dc, wide);
+  expect_close(dt_bias_there.values(), dt_bias, 100 * wide);
+  expect_close(a_log_there.values(), a_log, 100 * wide);
+  expect_close(skip_there.values(), skip, 10 * wide);
+  (void)room_there.values();  // nothing was written beside it
+}
+
 TYPED_TEST(CudaStateScan, IsThatOfTheCpu) {
   using T = TypeParam;
   using A = Acc<T>;
@@ -70,32 +100,15 @@ TYPED_TEST(CudaStateScan, IsThatOfTheCpu) {
       const ScanProblem here = problem_of(sequences.here(), shape), there = problem_of(sequences.there(), shape);
       Inputs<T> in(shape, sequences.tokens());
       const auto dy = random_values<T>(static_cast<std::int64_t>(in.x.size()), 8);
-      std::vector<T> y(in.x.size()), dx(in.x.size()), ddt(in.dt.size()), db(in.b.size()), dc(in.c.size());
-      std::vector<A> dt_bias(in.skip.size()), a_log(in.skip.size()), skip(in.skip.size()), room;
-      const auto size = [](const auto& v) { return static_cast<std::int64_t>(v.size()); };
-      OnGpu<T> dy_there(dy), y_there(size(y)), dx_there(size(y)), ddt_there(size(ddt)), db_there(size(db)),
-          dc_there(size(dc));
-      OnGpu<A> dt_bias_there(shape.heads), a_log_there(shape.heads), skip_there(shape.heads),
-          room_there(here.gradient_room());
-
+      std::vector<T> y(in.x.size());
+      std::vector<A> room;
+      OnGpu<T> y_there(static_cast<std::int64_t>(y.size()));
+      OnGpu<A> room_there(there.room());
       state_scan<Cpu, T>(cpu(), here, in.here(), aligned(room, here.room()), nullptr, y.data());
       state_scan<Cuda, T>(gpu(), there, in.there(), room_there.data(), nullptr, y_there.data());
       expect_close(y_there.values(), y, scale);
-      state_scan_gradient<Cpu, T>(
-          cpu(), here, in.here(), dy.data(), aligned(room, here.gradient_room()),
-          {dx.data(), ddt.data(), db.data(), dc.data(), dt_bias.data(), a_log.data(), skip.data()});
-      state_scan_gradient<Cuda, T>(gpu(), there, in.there(), dy_there.data(), room_there.data(),
-                                   {dx_there.data(), ddt_there.data(), db_there.data(), dc_there.data(),
-                                    dt_bias_there.data(), a_log_there.data(), skip_there.data()});
-      const double wide = scale * static_cast<double>(shape.width);
-      expect_close(dx_there.values(), dx, wide);
-      expect_close(ddt_there.values(), ddt, 10 * wide);
-      expect_close(db_there.values(), db, wide);
-      expect_close(dc_there.values(), dc, wide);
-      expect_close(dt_bias_there.values(), dt_bias, 100 * wide);
-      expect_close(a_log_there.values(), a_log, 100 * wide);
-      expect_close(skip_there.values(), skip, 10 * wide);
-      (void)room_there.values();  // nothing was written beside it
+      (void)room_there.values();
+      expect_gradients<T>(here, there, in, dy);
     }
 }
 
@@ -133,7 +146,6 @@ TYPED_TEST(CudaStateScan, RunsAreThoseOfTheCpu) {
   const auto dy = random_values<T>(static_cast<std::int64_t>(in.x.size()), 8);
   const auto states = random_values<A>(states_size, 9);
   auto dstates = random_values<A>(states_size, 10);
-  const auto size = [](const auto& v) { return static_cast<std::int64_t>(v.size()); };
   std::vector<A> room;
   OnGpu<A> room_there(here.gradient_room()), states_there(states), dstates_there(dstates);
   OnGpu<T> dy_there(dy);
@@ -154,28 +166,8 @@ TYPED_TEST(CudaStateScan, RunsAreThoseOfTheCpu) {
     expect_close(carried_there.values(), carried, scale);
   }
 
-  std::vector<T> dx(in.x.size()), ddt(in.dt.size()), db(in.b.size()), dc(in.c.size());
-  std::vector<A> dt_bias(in.skip.size()), a_log(in.skip.size()), skip(in.skip.size());
-  OnGpu<T> dx_there(size(dx)), ddt_there(size(ddt)), db_there(size(db)), dc_there(size(dc));
-  OnGpu<A> dt_bias_there(shape.heads), a_log_there(shape.heads), skip_there(shape.heads);
-  state_scan_gradient<Cpu, T>(
-      cpu(), here, in.here(), dy.data(), aligned(room, here.gradient_room()),
-      {dx.data(), ddt.data(), db.data(), dc.data(), dt_bias.data(), a_log.data(), skip.data()}, states.data(),
-      dstates.data());
-  state_scan_gradient<Cuda, T>(gpu(), there, in.there(), dy_there.data(), room_there.data(),
-                               {dx_there.data(), ddt_there.data(), db_there.data(), dc_there.data(),
-                                dt_bias_there.data(), a_log_there.data(), skip_there.data()},
-                               states_there.data(), dstates_there.data());
-  const double wide = scale * static_cast<double>(shape.width);
-  expect_close(dx_there.values(), dx, wide);
-  expect_close(ddt_there.values(), ddt, 10 * wide);
-  expect_close(db_there.values(), db, wide);
-  expect_close(dc_there.values(), dc, wide);
-  expect_close(dt_bias_there.values(), dt_bias, 100 * wide);
-  expect_close(a_log_there.values(), a_log, 100 * wide);
-  expect_close(skip_there.values(), skip, 10 * wide);
-  expect_close(dstates_there.values(), dstates, wide);
-  (void)room_there.values();
+  expect_gradients<T>(here, there, in, dy, states.data(), dstates.data(), states_there.data(), dstates_there.data());
+  expect_close(dstates_there.values(), dstates, scale * static_cast<double>(shape.width));
 }
 
 }  // namespace
