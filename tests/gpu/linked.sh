@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Whether a build of preset cuda has the libraries of NVIDIA's that are named, of cublasLt, cudnn, nccl and cutlass: a build that
+# Whether a build of preset cuda has the libraries of NVIDIA's that are named, of cudnn, nccl and cutlass: a build that
 # does not find one of them goes on without it.
 #
-#     tests/gpu/linked.sh build/cuda cublasLt cudnn nccl cutlass
+#     tests/gpu/linked.sh build/cuda cudnn nccl cutlass
 set -euo pipefail
 
 build=${1:?a build folder of preset cuda}

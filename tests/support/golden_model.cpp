@@ -7,28 +7,37 @@
 
 namespace limbeck::testing {
 
-Hdf5Group::Hdf5Group(const std::string& file, const std::string& group)
-    : file_(data::Hdf5File::open(file)), group_(group) {
-  for (const std::string& path : file_.datasets()) {
+Hdf5Group::Hdf5Group(std::shared_ptr<const data::Hdf5File> file, const std::string& group)
+    : file_(std::move(file)), group_(group) {
+  for (const std::string& path : file_->datasets()) {
     if (!path.starts_with(group + "/")) continue;
     std::string name = path.substr(group.size() + 1);
     std::replace(name.begin(), name.end(), '/', '.');
-    tensors_[name] = file_.dataset_info(path);
+    tensors_[name] = file_->dataset_info(path);
   }
 }
 
-std::string Hdf5Group::source() const { return file_.file().string() + ":" + group_; }
+std::string Hdf5Group::source() const { return file_->file().string() + ":" + group_; }
 
 void Hdf5Group::fill(const std::string& name, const core::StateInfo& /*info*/, core::StateEntry& entry) const {
-  file_.read(data::hdf5_path(group_, name), entry.tensor.dtype(), entry.tensor.mutable_raw(), entry.offset,
-             entry.tensor.shape());
+  file_->read(data::hdf5_path(group_, name), entry.tensor.dtype(), entry.tensor.mutable_raw(), entry.offset,
+              entry.tensor.shape());
 }
 
-GoldenModel::GoldenModel(const std::string& name)
-    : path_(golden_path("models/" + name)), file_(data::Hdf5File::open(path_)) {}
+GoldenModel::Kept& GoldenModel::kept(const std::string& name) {
+  static std::mutex mutex;
+  static std::map<std::string, Kept> files;
+  const std::lock_guard lock(mutex);
+  Kept& kept = files[name];
+  if (!kept.file)
+    kept.file = std::make_shared<const data::Hdf5File>(data::Hdf5File::open(golden_path("models/" + name)));
+  return kept;
+}
+
+GoldenModel::GoldenModel(const std::string& name) : kept_(&kept(name)) {}
 
 double GoldenModel::number(const std::string& attribute, const std::string& group) const {
-  const data::Hdf5Attribute value = file_.attribute(group, attribute);
+  const data::Hdf5Attribute value = kept_->file->attribute(group, attribute);
   if (const auto* integer = std::get_if<std::int64_t>(&value)) return static_cast<double>(*integer);
   return std::get<double>(value);
 }
@@ -68,21 +77,24 @@ nn::RouterTraining GoldenModel::router() const {
   return router;
 }
 
-std::vector<double> GoldenModel::values(const std::string& path) const {
-  const core::StateInfo info = file_.dataset_info(path);
+const std::vector<double>& GoldenModel::values(const std::string& path) const {
+  const std::lock_guard lock(kept_->mutex);
+  const auto known = kept_->values.find(path);
+  if (known != kept_->values.end()) return known->second;
+  const core::StateInfo info = kept_->file->dataset_info(path);
   std::vector<double> result(static_cast<std::size_t>(info.shape.numel()));
   const std::vector<std::int64_t> offset(static_cast<std::size_t>(info.shape.rank()), 0);
-  file_.read(path, core::DType::F64, result.data(), offset, info.shape);
-  return result;
+  kept_->file->read(path, core::DType::F64, result.data(), offset, info.shape);
+  return kept_->values.emplace(path, std::move(result)).first->second;
 }
 
 data::TokenBatch GoldenModel::samples() const {
   const auto column = [&](const char* path) {
-    const std::vector<double> v = values(path);
+    const std::vector<double>& v = values(path);
     return std::vector<std::int32_t>(v.begin(), v.end());
   };
   data::TokenBatch samples;
-  const core::Shape shape = file_.dataset_info("/tokens").shape;
+  const core::Shape shape = kept_->file->dataset_info("/tokens").shape;
   samples.num_sequences = shape[0];
   samples.sequence_length = shape[1];
   samples.tokens = column("/tokens");

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/run/pipeline.h"
@@ -68,8 +70,11 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
   model.load(golden.parameters());
   parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype, bucket_bytes);
   const optim::LanguageModelling objective;
-  nn::RoutingLog reference = reference_routing(golden);
-  if (!is_double) options.routing = &reference;
+  nn::RoutingLog reference;
+  if (!is_double) {
+    reference = reference_routing(golden);
+    options.routing = &reference;
+  }
   options.router = golden.router();
   const launch::StepResult result =
       launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync);
@@ -95,13 +100,24 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
   return gradients;
 }
 
+/// Checked when it is first asked for; kept, for every rank of every layout asks.
+inline const Gradients& gradients_of_one_rank(const std::string& file, core::DType dtype) {
+  static std::mutex mutex;
+  static std::map<std::pair<std::string, core::DType>, Gradients> kept;
+  const std::lock_guard lock(mutex);
+  const auto [place, is_new] = kept.try_emplace({file, dtype});
+  if (is_new) {
+    launch::Rank alone(parallel::ThreadWorld(1).comm(0), "dp1", 1);
+    place->second = check_gradients_of(alone, file, dtype, {}, nullptr);
+  }
+  return place->second;
+}
+
 /// The same on every rank of a layout; the reference is a run of one rank with one micro-batch and nothing recomputed.
 inline void expect_golden(launch::Rank& rank, const std::string& file, core::DType dtype,
                           const launch::StepOptions& options = {}, std::int64_t bucket_bytes = 4096,
                           const launch::ParallelConfig& parallel = {}) {
-  launch::Rank alone(parallel::ThreadWorld(1).comm(0), "dp1", 1);
-  const Gradients reference = check_gradients_of(alone, file, dtype, {}, nullptr);
-  check_gradients_of(rank, file, dtype, options, &reference, bucket_bytes, parallel);
+  check_gradients_of(rank, file, dtype, options, &gradients_of_one_rank(file, dtype), bucket_bytes, parallel);
 }
 
 /// Every golden model, with 1 and 3 micro-batches; with 1 where the balance loss is of the whole batch.
