@@ -121,7 +121,8 @@ TEST_F(VerificationTest, StagesGiveTheNumbersOfOneRank) {
 TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat32UnderItsRouting) {
   const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F32, "dp1", odd), 3, log_);
   EXPECT_TRUE(reference.replays);
-  for (const char* item : {"dp2+train.recompute=true", "tp3", "tp2etp2", "cp2ep2", "dp3+parallel.shard=OPTIMIZER"}) {
+  for (const char* item : {"dp2+train.recompute=true", "tp3", "tp2etp2", "cp2ep2", "dp3+parallel.shard=OPTIMIZER",
+                           "pp2+batch.micro_batches=2"}) {
     const launch::LayoutDifferences found = differences(reference, config(DType::F32, item, odd));
     EXPECT_TRUE(found.within(1e-5)) << item << ' ' << found.loss << ' ' << found.gradient.difference << ' '
                                     << found.gradient.parameter << ' ' << found.weight.difference;
