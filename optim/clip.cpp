@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/exchanges_of.h"
 #include "kernels/sums.h"
 
 namespace limbeck::optim {
@@ -39,6 +40,7 @@ GradientNorm::GradientNorm(const std::vector<Fragment>& fragments, core::Comm& w
                       [&](const auto& device) { kernels::sum_of_squares(device, grad.data<T>(), grad.numel(), sum); });
     });
   }
+  const core::ExchangesOf scope("norms of gradients");
   world.all_reduce(squares_, core::Reduce::Sum);
   factor_ = Tensor::empty(memory, DType::F64, {1});
   core::on_device(squares_, [&](const auto& device) {

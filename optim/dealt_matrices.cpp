@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/exchanges_of.h"
 #include "core/share.h"
 
 namespace limbeck::optim {
@@ -29,6 +30,7 @@ double DealtMatrices::cost_of(const core::Parameter& parameter) {
 
 DealtMatrices::DealtMatrices(core::Comm& ranks, std::vector<Fragment> fragments, std::vector<double> loads)
     : ranks_(ranks), fragments_(std::move(fragments)), first_(fragments_.size(), 0) {
+  if (!fragments_.empty()) name_ = core::name_of_many(fragments_.front().parameter->name, fragments_.size());
   for (std::size_t i = 0; i < fragments_.size(); ++i)
     for (std::int64_t m = 0; m < stack_of(fragments_[i].parameter->value.shape()); ++m) matrices_.push_back({i, m});
   const auto cost = [&](const Matrix& m) { return cost_of(*fragments_[m.fragment].parameter); };
@@ -74,6 +76,7 @@ void DealtMatrices::begin(const core::MemoryPtr& memory, core::DType dtype) {
 Tensor DealtMatrices::rows_of(std::size_t i) const { return rows_.rows(first_[i], fragments_[i].length); }
 
 void DealtMatrices::change(const std::function<void(std::size_t i, Tensor& matrix)>& f) {
+  const core::ExchangesOf scope("updates of", name_);
   const std::int64_t num_received = std::accumulate(received_.begin(), received_.end(), std::int64_t{0});
   Tensor parts = Tensor::empty(rows_.memory(), rows_.dtype(), {num_received});  // by rank, then by matrix
   ranks_.all_to_all_v(rows_, sent_, parts, received_);

@@ -53,6 +53,7 @@ class DealtMatrices {
   std::vector<std::int64_t> first_;            // of each fragment, in rows_
   std::vector<std::int64_t> sent_, received_;  // elements to each owner, and from each rank to this one
   core::Tensor rows_;
+  std::shared_ptr<const std::string> name_;  // of their parameters, for messages
 };
 
 }  // namespace limbeck::optim

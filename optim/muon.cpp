@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "core/exchanges_of.h"
 #include "core/slice.h"
 #include "kernels/muon.h"
 #include "optim/newton_schulz.h"
@@ -71,7 +72,9 @@ Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings,
           "muon: fragment of {} is {} elements at {}, expected the whole {}", p.name, f.length, f.offset,
           p.value.shape());
     const MasterWeights weights(f);
-    State state{weights, Moment(f, weights.dtype(), Moment::Form::Plain), {}};
+    State state{.weights = weights,
+                .momentum = Moment(f, weights.dtype(), Moment::Form::Plain),
+                .name = core::name_of_many(p.name, 1)};
     for (const core::AxisPlacement& a : p.placement) {
       if (a.role != core::AxisRole::Sharded || a.dimension < rank - 2) continue;
       check(axis_comm || a.length == p.global_shape[a.dimension],
@@ -199,6 +202,7 @@ void Muon::orthogonalise(const State& state, Tensor& update) const {
   shape[shape.rank() - 1] = global[global.rank() - 1];
   Tensor whole = Tensor::zeros(update.memory(), update.dtype(), shape);
   copy_box(Direction::IntoWhole, update, whole, row, column);
+  const core::ExchangesOf scope("update of", state.name);
   for (core::Comm* ranks : state.cut_over) ranks->all_reduce(whole, core::Reduce::Sum);
   orthogonalise_each(whole);
   copy_box(Direction::OutOfWhole, update, whole, row, column);

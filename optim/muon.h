@@ -10,6 +10,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -67,7 +68,8 @@ class Muon {
   struct State {
     MasterWeights weights;
     Moment momentum;
-    std::vector<core::Comm*> cut_over;  // ranks that together hold whole matrices, by axis
+    std::vector<core::Comm*> cut_over = {};        // ranks that together hold whole matrices, by axis
+    std::shared_ptr<const std::string> name = {};  // for messages
   };
   /// Those of one group of sharers.
   struct Dealt {

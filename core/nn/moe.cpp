@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/exchanges_of.h"
 #include "core/nn/projected.h"
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
@@ -265,6 +266,7 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
 }
 
 Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
+  const core::ExchangesOf scope("experts of layer", layer);
   const core::Routing routing = route(tape, pass, x, losses);
   TensorComm& ranks = *pass.comms.tensor;
   const Var mine = share_of_stream(tape, pass, x);

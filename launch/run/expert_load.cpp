@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 
+#include "core/exchanges_of.h"
 #include "kernels/sums.h"
 
 namespace limbeck::launch {
@@ -64,6 +65,7 @@ LoadCounter::Sums LoadCounter::start_sum_over(Rank& rank) {
   Sums sums;
   if (num_rows_ == 0) return sums;
   sums.sums_ = counts_in(rank.memory()).clone();
+  const core::ExchangesOf scope("tokens of each expert");
   rank.world().all_reduce(sums.sums_, core::Reduce::Sum);  // a tensor group divides its tokens among its ranks
   sums.row_ = row();
   return sums;

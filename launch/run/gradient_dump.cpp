@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 
+#include "core/exchanges_of.h"
 #include "data/checkpoints/tensor_boxes.h"
 #include "launch/run/model_source.h"
 #include "launch/run/same_everywhere.h"
@@ -139,6 +140,7 @@ void GradientDump::write_whole(const std::string& group, const std::string& name
                                             static_cast<std::size_t>(core::bytes_of(part.dtype(), count)));
                               });
   }
+  const core::ExchangesOf scope("what is dumped of", core::name_of_many(name, 1));
   rank_.world().all_reduce(whole, core::Reduce::Sum);
   if (file_) file_->write_dataset(data::hdf5_path(group, name), whole);
 }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/exchanges_of.h"
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/linear.h"
@@ -69,6 +70,7 @@ void StepSums::gather(const Rank& rank) {
   for (std::size_t k = 1; k < losses.size(); ++k)
     all.rows(of_predictions + static_cast<std::int64_t>(k - 1) * kernels::num_loss_totals, kernels::num_loss_totals)
         .copy_from(losses[k].totals());
+  const core::ExchangesOf scope("losses of the step");
   rank.mesh().data().all_reduce(all, core::Reduce::Sum);
   rank.pipeline().sum(all);
 }

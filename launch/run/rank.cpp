@@ -8,6 +8,7 @@
 #include <new>
 #include <thread>
 
+#include "core/exchanges_of.h"
 #include "core/start_thread.h"
 #include "device_groups.h"
 #include "launch/console/error_line.h"
@@ -183,6 +184,7 @@ constexpr auto alive_every = std::chrono::milliseconds(100);
 bool anybody_is_at_work(Rank& rank, bool says_so) {
   const std::int64_t mine[] = {says_so ? 1 : 0, stop_requested() ? 1 : 0};
   Tensor flags = Tensor::from<std::int64_t>(rank.host_memory(), {2}, mine);
+  const core::ExchangesOf scope("whether any rank is at work");
   rank.world().all_reduce(flags, core::Reduce::Max);
   const std::vector<std::int64_t> of_any = core::host_values<std::int64_t>(flags);
   if (of_any[1] != 0) request_stop();
@@ -196,6 +198,7 @@ bool stop_is_agreed(Rank& rank, std::initializer_list<std::span<std::int64_t>> n
   for (const auto some : numbers) greatest.insert(greatest.end(), some.begin(), some.end());
   greatest.push_back(stop_requested() ? 1 : 0);
   Tensor of_any = Tensor::from<std::int64_t>(rank.host_memory(), {std::ssize(greatest)}, greatest);
+  const core::ExchangesOf scope("whether to stop, and what ranks waited");
   rank.world().all_reduce(of_any, core::Reduce::Max);
   greatest = core::host_values<std::int64_t>(of_any);
   auto next = greatest.begin();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/counted.h"
+#include "core/exchanges_of.h"
 #include "launch/config/figure.h"
 #include "launch/console/progress.h"
 #include "launch/run/evaluation_sets.h"
@@ -142,6 +143,7 @@ bool RunEvaluations::is_all_due(std::int64_t step) const {
 }
 
 Measurement RunEvaluations::measure(const nn::Transformer& model, std::optional<std::int64_t> step) {
+  const core::ExchangesOf scope("evaluation");
   Measurement result;
   if (step ? is_held_out_due(*step) : held_out_.has_value()) result = held_out_->evaluate(model);
   for (const Set& set : sets_)

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/counted.h"
+#include "core/exchanges_of.h"
 #include "launch/run/clock.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/gradient_dump.h"
@@ -153,6 +154,7 @@ std::function<std::string(double, double)> refusal_by(const std::optional<SpikeG
     std::string why = guard.refuses(loss, norm);
     const std::int64_t refuses = why.empty() ? 0 : 1;
     core::Tensor any = core::Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&refuses, 1});
+    const core::ExchangesOf scope("whether the step is refused");
     rank.world().all_reduce(any, core::Reduce::Max);
     return why.empty() && core::host_values<std::int64_t>(any)[0] != 0 ? "as on another rank" : why;
   };
@@ -419,6 +421,7 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   report.step = steps_done_ + 1;
   StepText samples = text_of_next();
   if (is_sampled_step(config, report.step)) {
+    const core::ExchangesOf scope("texts that the student writes");
     auto since = Clock::now();
     report.sampled = sampled_.of(report.step, [this](std::int64_t further) { return text_of_next(further); });
     samples = StepText(report.sampled->samples);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <sstream>
 
+#include "core/exchanges_of.h"
 #include "core/random.h"
 #include "data/checkpoints/manifest.h"
 #include "kernels/build_info.h"
@@ -38,6 +39,7 @@ std::string name_of(const std::string& line) { return line.substr(0, std::min(li
 std::vector<std::string> gather_strings(core::Comm& world, const std::string& mine) {
   const auto memory = core::Memory::cpu(1);
   const auto size = static_cast<std::int64_t>(world.size());
+  const core::ExchangesOf scope("a text of each rank");
   Tensor lengths = Tensor::zeros(memory, DType::I64, {size});
   lengths.mutable_host<std::int64_t>()[world.rank()] = static_cast<std::int64_t>(mine.size());
   world.all_reduce(lengths, core::Reduce::Sum);
@@ -77,6 +79,7 @@ void check_same_everywhere(core::Comm& world, const std::string& text) {
   const auto memory = core::Memory::cpu(1);
   const auto mine = static_cast<std::int64_t>(core::hash_name(text));
   Tensor hashes = Tensor::zeros(memory, DType::I64, {world.size()});
+  const core::ExchangesOf scope("what has to be the same on all ranks");
   world.all_gather(Tensor::from<std::int64_t>(memory, {1}, std::span(&mine, 1)), hashes);
   const std::vector<std::int64_t> all = core::host_values<std::int64_t>(hashes);
   const auto other = std::find_if(all.begin(), all.end(), [&](auto h) { return h != all[0]; });

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "core/counted.h"
+#include "core/exchanges_of.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/smaller_vocabulary.h"
@@ -157,6 +158,7 @@ std::vector<std::int64_t> Session::token_counts(std::int64_t vocabulary) const {
     const std::vector<std::int64_t> counted = text->unigram_counts();
     std::copy(counted.begin(), counted.end(), counts.mutable_host<std::int64_t>());
   });
+  const core::ExchangesOf scope("how often the text has each token");
   rank.world().all_reduce(counts, core::Reduce::Sum);
   return core::host_values<std::int64_t>(counts);
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "core/exchanges_of.h"
+
 namespace limbeck::launch {
 namespace {
 
@@ -80,6 +82,7 @@ Taught StageTeaching::room_for(std::size_t micro, const core::Slice& layers) con
 }
 
 void StageTeaching::run(int micro_batch) {
+  const core::ExchangesOf scope("micro-batch", micro_batch, "teacher");
   Taught all = teach(step_, static_cast<std::size_t>(micro_batch));
   nn::PipelineComm& stages = step_.rank.pipeline();
   const int own = static_cast<int>(stages.rank()), chunks = pipeline_.schedule.num_chunks;

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/exchanges_of.h"
 #include "core/slice.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/micro_pass.h"
@@ -92,7 +93,7 @@ class StepRun {
       if (action.kind == ActionKind::Forward)
         forward(action);
       else if (action.kind != ActionKind::WeightGradient)
-        backward(under_way_.at(of(action)));
+        backward(action);
       if (action.kind == ActionKind::Forward || action.kind == ActionKind::InputGradient) continue;
       under_way_.at(of(action))->run_weight_parts();
       under_way_.erase(of(action));
@@ -111,6 +112,7 @@ class StepRun {
   }
 
   void forward(const PipelineAction& action) {
+    const core::ExchangesOf scope("micro-batch", action.micro_batch, "forward");
     if (action.micro_batch > 0 && sums_each_pass_) {
       sync_.next_pass();
       ledger_ = final_of(1);
@@ -125,7 +127,9 @@ class StepRun {
     if (!pass->is_last()) send(Kind::Stream, behind, stage_behind());
   }
 
-  void backward(const std::unique_ptr<MicroPass>& pass) {
+  void backward(const PipelineAction& action) {
+    const core::ExchangesOf scope("micro-batch", action.micro_batch, "backward");
+    const std::unique_ptr<MicroPass>& pass = under_way_.at(of(action));
     Tensor behind;
     if (!pass->is_last()) stages_.receive(Kind::Gradient, behind = pass->empty_stream(), stage_behind());
     const Tensor before = pass->backward(behind);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/exchanges_of.h"
 #include "launch/run/stop_flag.h"
 
 namespace limbeck::launch {
@@ -74,6 +75,7 @@ void TeacherRanks::dismiss() {
 }
 
 void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<CommHandle>& sent) {
+  const core::ExchangesOf scope("question to the teacher");
   const std::array<std::int64_t, head_size> head = {static_cast<std::int64_t>(question.kind), question.num_sequences,
                                                     question.sequence_length, std::ssize(question.layers)};
   sent.push_back(world.send_async(Tensor::from<std::int64_t>(host(), {head_size}, head), to));
@@ -86,6 +88,7 @@ void send_question(core::Comm& world, int to, const TeacherQuestion& question, s
 }
 
 TeacherQuestion receive_question(core::Comm& world, int from) {
+  const core::ExchangesOf scope("question to the teacher");
   Tensor head = Tensor::empty(host(), DType::I64, {head_size});
   world.receive_async(head, from).wait_patiently();
   const auto* said = head.host<std::int64_t>();
@@ -139,6 +142,7 @@ void RemoteTeacher::forget_asked() {
 }
 
 void RemoteTeacher::check_fingerprint() const {
+  const core::ExchangesOf scope("fingerprint of the teacher");
   std::vector<CommHandle> sending = send({.kind = TeacherQuestion::Kind::Name});
   Tensor name = Tensor::zeros(host(), DType::U8, {teacher_fingerprint_length});
   ranks_.world().receive_async(name, ranks_.answerer()).wait_patiently();
@@ -173,6 +177,7 @@ void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
     question.columns.insert(question.columns.end(), column->begin(), column->end());
   Asked& asked =
       asked_.emplace_back(Asked{.tokens = batch.tokens, .answer = {}, .wants_stop = {}, .under_way = send(question)});
+  const core::ExchangesOf scope("answer of the teacher");
   const auto expect = [&](const Tensor& rows) {
     if (rows.numel() > 0) asked.under_way.push_back(ranks_.world().receive_async(rows, ranks_.answerer()));
     return rows;

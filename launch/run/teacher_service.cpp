@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/exchanges_of.h"
 #include "launch/run/batch.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/pipeline.h"
@@ -58,6 +59,7 @@ class Service {
       const std::vector<Tensor> answer = kind == TeacherQuestion::Kind::Name ? name() : run(question);
       if (asker >= ranks_.num_askers()) continue;
       finish();
+      const core::ExchangesOf scope("answer of the teacher");
       for (const int to : ranks_.answered_ranks(asker))
         for (const Tensor& all : answer) {
           const bool is_rows = &all != &answer.front();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/exchanges_of.h"
 #include "core/ops/made_form.h"
 #include "launch/run/clock.h"
 
@@ -79,6 +80,7 @@ CachedTeacher::Figures TrainingStep::cache_figures() {
   const CachedTeacher::Figures figures = models_.cached->take_figures();
   const std::array<double, 3> own = {figures.kept_mass, figures.tokens, figures.wait_seconds};
   core::Tensor sums = core::Tensor::from<double>(rank_.host_memory(), {3}, own), of_data = sums.rows(0, 2);
+  const core::ExchangesOf scope("what was read of the teacher's cache");
   rank_.mesh().data().all_reduce(of_data, core::Reduce::Sum);
   rank_.pipeline().sum(sums);
   return {
@@ -89,6 +91,7 @@ CachedTeacher::Figures TrainingStep::cache_figures() {
 double TrainingStep::teacher_wait() {
   const double own = models_.remote != nullptr ? models_.remote->take_wait_seconds() : 0;
   core::Tensor sum = core::Tensor::from<double>(rank_.host_memory(), {1}, {&own, 1});
+  const core::ExchangesOf scope("seconds that the teacher was waited for");
   rank_.pipeline().sum(sum);
   return core::host_value(sum);
 }

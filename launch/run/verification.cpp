@@ -9,6 +9,7 @@
 #include <sstream>
 #include <utility>
 
+#include "core/exchanges_of.h"
 #include "core/nn/stream.h"
 #include "launch/run/rank.h"
 #include "launch/run/run_steps.h"
@@ -242,6 +243,7 @@ class Comparison {
 
   std::vector<double> over_ranks(const std::vector<double>& mine, core::Reduce reduce) {
     Tensor values = Tensor::from<double>(rank().host_memory(), {std::ssize(mine)}, mine);
+    const core::ExchangesOf scope("differences from one rank");
     rank().world().all_reduce(values, reduce);
     return core::host_values<double>(values);
   }

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "core/exchanges_of.h"
 #include "core/slice.h"
 #include "parallel/axes/expert_comm.h"
 #include "parallel/axes/replica_comm.h"
@@ -152,13 +153,20 @@ class GroupPipelineComm final : public nn::PipelineComm {
   void sum(Tensor& x) override { stages_->all_reduce(x, core::Reduce::Sum); }
   core::CommHandle send(Kind kind, const Tensor& x, std::int64_t to) override {
     if (x.numel() == 0) return {};
+    const core::ExchangesOf scope(core::part_of(core::ExchangesOf::now(), part(kind)));
     return way(kind, rank()).send_async(x, static_cast<int>(to));
   }
   void receive(Kind kind, const Tensor& x, std::int64_t from) override {
-    if (x.numel() > 0) way(kind, from).receive(x, static_cast<int>(from));
+    if (x.numel() == 0) return;
+    const core::ExchangesOf scope(core::part_of(core::ExchangesOf::now(), part(kind)));
+    way(kind, from).receive(x, static_cast<int>(from));
   }
 
  private:
+  static const char* part(Kind kind) {
+    if (kind == Kind::Taught) return "what the teacher says";
+    return kind == Kind::Stream ? "stream to the next stage" : "gradient to the stage before";
+  }
   core::Comm& way(Kind kind, std::int64_t from) const {
     if (kind == Kind::Taught) return *ways_->taught;
     return (kind == Kind::Stream ? ways_->streams : ways_->gradients).of(static_cast<int>(from));

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/exchanges_of.h"
 #include "core/share.h"
 
 namespace limbeck::parallel {
@@ -76,6 +77,7 @@ void ExpertMoves::move(const Tensor& kept, const core::Shape& stack, bool is_dea
     for_each_run(me, r, [&](std::int64_t first, std::int64_t, std::int64_t count) {
       take(leaving, count).copy_from(flat.rows(first, count));
     });
+  const core::ExchangesOf scope("experts that move");
   group_->all_to_all_v(leaving, sent, arriving, received);
   at = 0;
   for (int r = 0; r < group_->size(); ++r)

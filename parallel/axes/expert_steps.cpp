@@ -96,6 +96,7 @@ void ExpertStep::exchange_numbers() {
   const core::Shape shape{group_->size()};
   const Tensor received = Tensor::empty(memory, DType::I64, shape);
   const std::vector<std::int64_t> one_each(send_rows_.size(), 1);
+  const core::ExchangesOf scope(core::part_of(of_, "numbers of tokens"));
   group_->all_to_all_v(Tensor::from<std::int64_t>(memory, shape, send_rows_), one_each, received, one_each);
   receive_rows_ = core::host_values<std::int64_t>(received);
   num_received_ = sum_of(receive_rows_);
@@ -108,6 +109,7 @@ void ExpertStep::exchange_choices(const ExpertChoices& choices, const std::vecto
     std::copy_n(choices.experts.data() + source[static_cast<std::size_t>(at)] * choices.a_token, choices.a_token,
                 told.mutable_host<std::int32_t>() + at * choices.a_token);
   const Tensor heard = Tensor::empty(memory, DType::I32, {num_received_, choices.a_token});
+  const core::ExchangesOf scope(core::part_of(of_, "choices of tokens"));
   group_->all_to_all_v(told, send_rows_, heard, receive_rows_);
   choices_here_ = {num_received_, choices.a_token, core::host_values<std::int32_t>(heard)};
 }
@@ -123,6 +125,7 @@ nn::RowsUnderWay ExpertStep::start(const Tensor& x) const {
                               /*selected=*/1, x.shape().row_size());
       });
     });
+  const core::ExchangesOf scope(core::part_of(of_, "dispatch"));
   core::CommHandle handle = group_->all_to_all_v_async(sent, send_rows_, received, receive_rows_);
   return [handle, received]() mutable {
     handle.wait();
@@ -134,6 +137,7 @@ nn::RowsUnderWay ExpertStep::start_back(const Tensor& y) const {
   check(y.shape().rank() > 0 && y.shape()[0] == num_received_, "expert combine: rows are {}, expected {} of them",
         y.shape(), num_received_);
   const Tensor copies = with_rows(y, num_sent_);
+  const core::ExchangesOf scope(core::part_of(of_, "combine"));
   core::CommHandle handle = group_->all_to_all_v_async(y, receive_rows_, copies, send_rows_);
   return [handle, copies, where = copies_, num_rows = num_rows_]() mutable {
     handle.wait();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/communicators.h"
+#include "core/exchanges_of.h"
 
 namespace limbeck::parallel {
 
@@ -43,6 +44,7 @@ class ExpertStep {
   void exchange_choices(const ExpertChoices& choices, const std::vector<std::int32_t>& source);
 
   std::shared_ptr<core::Comm> group_;
+  core::Subject of_ = core::ExchangesOf::now();  // the layer's, which the backward does not know
   std::int64_t num_rows_;
   std::vector<std::int64_t> send_rows_, receive_rows_;  // one a rank
   std::int64_t num_sent_ = 0, num_received_ = 0;

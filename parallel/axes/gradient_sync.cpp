@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/exchanges_of.h"
 #include "kernels/elementwise.h"
 #include "parallel/axes/packed_shares.h"
 
@@ -56,6 +57,7 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
     Bucket bucket;
     bucket.group = &groups_[plan.group];
     bucket.parameters = plan.parameters;
+    bucket.name = core::name_of_many(plan.parameters.front()->name, plan.parameters.size());
     const std::int64_t element = core::bytes_of(dtype, 1);
     bucket.flat = Tensor::zeros(memory, dtype, {plan.bytes / element});  // the padding stays zero
     for (Parameter* p : plan.parameters) {
@@ -133,6 +135,7 @@ void GradientSync::start_ready() {
     }
     statistics_.start_order.push_back(static_cast<std::int64_t>(next_));
     if (!sums_each_pass()) {
+      const core::ExchangesOf scope("gradients of", bucket.name);
       bucket.handle = bucket.group->all->all_reduce_async(bucket.flat, core::Reduce::Sum);
       continue;
     }
@@ -155,6 +158,7 @@ void GradientSync::start_dealt(Bucket& bucket) const {
           });
   });
   bucket.flat.storage()->release();
+  const core::ExchangesOf scope("gradients of", bucket.name);
   bucket.handle = sharers.reduce_scatter_async(bucket.packed, bucket.summed);
 }
 
@@ -186,8 +190,10 @@ void GradientSync::finish_pass() {
 void GradientSync::finish() {
   finish_pass();
   if (!sums_each_pass()) return;
-  for (Bucket& bucket : buckets_)
+  for (Bucket& bucket : buckets_) {
+    const core::ExchangesOf scope("shares of the gradients of", bucket.name);
     bucket.handle = bucket.group->twins->all_reduce_async(bucket.share, core::Reduce::Sum);
+  }
   for (Bucket& bucket : buckets_) {
     bucket.handle.wait();
     WorldComm& sharers = *bucket.group->sharers;

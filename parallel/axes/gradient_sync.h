@@ -14,6 +14,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -59,6 +61,7 @@ class GradientSync {
     core::Tensor flat;
     const GradientGroups::Group* group = nullptr;
     std::vector<core::Parameter*> parameters;
+    std::shared_ptr<const std::string> name;  // of them, for messages
     std::int64_t num_final = 0;
     core::CommHandle handle;
     // Where gradients are dealt:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/exchanges_of.h"
 #include "core/slice.h"
 #include "kernels/elementwise.h"
 
@@ -25,6 +26,7 @@ class GroupReplicaComm final : public nn::ReplicaComm {
     for (int r = 0; r < group_->size(); ++r)
       for (const std::int64_t e : mine) sent.rows(row++, 1).copy_from(stack.rows(e, 1));
     Tensor all = with_rows(stack, std::ssize(experts));
+    const core::ExchangesOf scope(core::part_of(core::ExchangesOf::now(), "copies"));
     core::CommHandle handle = group_->all_to_all_v_async(sent, std::vector<std::int64_t>(ranks(), std::ssize(mine)),
                                                          all, of_ranks(experts, num_experts));
     return [handle, all]() mutable {
@@ -36,6 +38,7 @@ class GroupReplicaComm final : public nn::ReplicaComm {
   Tensor sum_of_own(const Tensor& x, Experts experts, std::int64_t num_experts) override {
     const std::int64_t num_own = std::ssize(own(experts, num_experts));
     Tensor parts = with_rows(x, num_own * group_->size());
+    const core::ExchangesOf scope("gradients of experts' copies");
     group_->all_to_all_v(x, of_ranks(experts, num_experts), parts, std::vector<std::int64_t>(ranks(), num_own));
     Tensor sum = with_rows(x, num_own);
     if (num_own == 0) return sum;

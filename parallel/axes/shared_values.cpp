@@ -4,6 +4,8 @@
 #include <iterator>
 #include <utility>
 
+#include "core/exchanges_of.h"
+
 namespace limbeck::parallel {
 
 using core::Parameter;
@@ -31,6 +33,7 @@ void SharedValues::find_writers(const core::ParameterList& parameters, const Gra
     std::vector<std::int64_t> flags;
     for (const Parameter* p : own) flags.push_back(p->first_replica ? 1 : 0);
     const Tensor any = Tensor::from<std::int64_t>(own.front()->value.memory()->host(), {std::ssize(flags)}, flags);
+    const core::ExchangesOf scope("who writes which share");
     groups[index].sharers->all_reduce(any, core::Reduce::Max);
     const auto* found = any.host<std::int64_t>();
     for (const Parameter* p : own) writes_[p] = *found++ != 0;

@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "core/exchanges_of.h"
 #include "parallel/axes/packed_shares.h"
 
 namespace limbeck::parallel {
@@ -13,6 +14,7 @@ using core::Tensor;
 
 ValuePart::ValuePart(core::ParameterList parameters, WorldComm& sharers, Shares shares)
     : parameters_(std::move(parameters)),
+      name_(core::name_of_many(parameters_.front()->name, parameters_.size())),
       sharers_(&sharers),
       longest_(longest_shares(parameters_, {}, sharers.size())),
       shares_(parameters_.size()) {
@@ -50,6 +52,7 @@ void ValuePart::start() {
                                          sent_.mutable_raw() + at, core::bytes_of(value.dtype(), share.count));
                    });
   });
+  const core::ExchangesOf scope("values of", name_);
   handle_ = sharers_->all_gather_async(sent_, received_);
 }
 

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "parallel/axes/gradient_groups.h"
@@ -33,6 +35,7 @@ class ValuePart {
 
  private:
   core::ParameterList parameters_;
+  std::shared_ptr<const std::string> name_;  // of them, for messages
   WorldComm* sharers_;
   std::int64_t longest_;              // bytes that a rank sends, the same from each
   std::vector<core::Tensor> shares_;  // by parameter

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "core/exchanges_of.h"
 #include "parallel/axes/communicators.h"
 
 namespace limbeck::parallel {
@@ -72,6 +73,7 @@ void warm_up_ways(const Mesh& mesh, const core::MemoryPtr& memory) {
 }  // namespace
 
 void warm_up(const Mesh& mesh, const core::MemoryPtr& memory) {
+  const core::ExchangesOf scope("first exchanges of each group");
   warm_up_sums(mesh.world(), memory);
   warm_up_sums(mesh.data(), memory);
   warm_up_sums(mesh.cp(), memory);

@@ -25,6 +25,13 @@ std::string describe(const CallSignature& s) {
   return "unknown collective";
 }
 
+std::string describe(const CallName& name) {
+  std::string text = describe(name.signature);
+  if (name.rows_sent >= 0) text += fmt::format(", {} sent", name.rows_sent);
+  if (const std::string of = core::describe(name.of); !of.empty()) text += fmt::format(" ({})", of);
+  return text + " in group " + *name.group;
+}
+
 bool matches(const CallSignature& a, const CallSignature& b) {
   const auto is_pair = [](CallKind x, CallKind y) { return x == CallKind::Send && y == CallKind::Receive; };
   if (is_pair(a.kind, b.kind) || is_pair(b.kind, a.kind)) return a.dtype == b.dtype && a.count == b.count;
@@ -58,6 +65,10 @@ std::int64_t Call::bytes_for(int to, int rank, int size) const {
       return 0;
   }
   return 0;
+}
+
+std::int64_t Call::rows_sent() const {
+  return signature.kind == CallKind::AllToAllV && bytes() > 0 ? send_offset.back() / bytes() : -1;
 }
 
 std::int64_t Call::bytes_sent(int rank, int size) const {

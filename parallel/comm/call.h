@@ -5,11 +5,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/comm.h"
+#include "core/exchanges_of.h"
 #include "core/tensor.h"
 
 namespace limbeck::parallel {
@@ -29,6 +31,18 @@ struct CallSignature {
 /// "all_reduce(sum) of 1024 float32".
 std::string describe(const CallSignature& signature);
 
+/// What messages call an operation by; nothing is written out before one is told.
+struct CallName {
+  CallSignature signature = {};
+  core::Subject of = {};
+  std::shared_ptr<const std::string> group = {};
+  std::int64_t rows_sent = -1;  // of all_to_all_v; -1: that is not known
+};
+
+/// "all_reduce(sum) of 1024 float32 (gradients of layers.0.mlp.up.weight) in group dp gradients", "all_to_all_v of rows
+/// of 64 float32, 130 sent (experts of layer 3, dispatch) in group experts".
+std::string describe(const CallName& name);
+
 /// True if the two may meet: equal, or a send and its receive.
 bool matches(const CallSignature& a, const CallSignature& b);
 
@@ -39,6 +53,7 @@ std::string mismatch(const std::string& group, std::int64_t sequence, int rank_a
 struct Call {
   CallSignature signature;
   std::int64_t step = 0;          // of training, that it belongs to
+  core::Subject subject{};        // what the rank says that it is of
   int peer = -1;                  // of a send or receive
   const std::byte* in = nullptr;  // what the others read
   std::byte* out = nullptr;       // what this rank receives; all_reduce: the same bytes as `in`
@@ -50,6 +65,8 @@ struct Call {
   /// all_reduce and gives it to all, and nothing goes by way of a third; how it gets there, by a message or through
   /// memory that both have, makes no difference.
   std::int64_t bytes_for(int to, int rank, int size) const;
+  /// Of all_to_all_v, to this rank itself too; -1: of anything else.
+  std::int64_t rows_sent() const;
   /// For all others together.
   std::int64_t bytes_sent(int rank, int size) const;
 };

@@ -44,7 +44,9 @@ struct Engine::State {
   std::function<std::optional<Whereabouts>()> elsewhere;
   bool notified = false;
   bool stopping = false;
-  Sign last;                          // operation submitted, and the step now
+  std::int64_t step = 0;              // now
+  std::int64_t number = 0;            // of operations submitted
+  CallName last;                      // of them; none while there were none
   std::vector<const Ticket*> waited;  // those that somebody waits for
   CommTally tally;
 
@@ -55,7 +57,7 @@ struct Engine::State {
   }
   void miss(const std::string& what, const std::vector<Missing>& missing) {
     std::unique_lock lock(mutex);
-    const std::string when = fmt::format("{} at step {}: no end after {} s (parallel.deadline_s)", what, last.step,
+    const std::string when = fmt::format("{} at step {}: no end after {} s (parallel.deadline_s)", what, step,
                                          static_cast<double>(deadline.count()) / 1000);
     lock.unlock();
     world.stop(when + (missing.empty() ? std::string() : world.who_is_missing(missing)));
@@ -68,8 +70,8 @@ struct Engine::State {
 
 class Engine::Ticket final : public core::CommHandle::Pending {
  public:
-  Ticket(std::shared_ptr<State> state, std::string name, std::shared_ptr<Operation> work, CommAxis axis)
-      : what(std::move(name)), operation(std::move(work)), state_(std::move(state)), axis_(axis) {}
+  Ticket(std::shared_ptr<State> state, CallName called, std::shared_ptr<Operation> work, CommAxis axis)
+      : name(std::move(called)), operation(std::move(work)), state_(std::move(state)), axis_(axis) {}
 
   void wait() override {
     const auto since = Clock::now();
@@ -94,7 +96,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     if (!is_done) state_->throw_failure();
   }
 
-  std::string what;
+  CallName name;
   std::int64_t number = 0;               // of the rank's operations
   std::shared_ptr<Operation> operation;  // guarded by the state's mutex
   bool is_done = false;                  // likewise
@@ -104,7 +106,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
   void miss(std::unique_lock<std::mutex>& lock) {
     const std::shared_ptr<Operation> late = operation;
     lock.unlock();
-    state_->miss(what, late ? late->waits_for() : std::vector<Missing>());
+    state_->miss(describe(name), late ? late->waits_for() : std::vector<Missing>());
     lock.lock();
   }
 
@@ -130,13 +132,13 @@ Engine::~Engine() {
   unfinished.swap(state_->unfinished);
 }
 
-core::CommHandle Engine::submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation,
+core::CommHandle Engine::submit(const QueueKey& key, CallName name, std::shared_ptr<Operation> operation,
                                 CommAxis axis) {
-  auto ticket = std::make_shared<Ticket>(state_, std::move(what), std::move(operation), axis);
+  auto ticket = std::make_shared<Ticket>(state_, std::move(name), std::move(operation), axis);
   const std::scoped_lock lock(state_->mutex);
   if (state_->failure) state_->throw_failure();
-  ticket->number = ++state_->last.number;
-  state_->last.operation = ticket->what;
+  ticket->number = ++state_->number;
+  state_->last = ticket->name;
   state_->queues[key].push_back(ticket);
   state_->notified = true;
   state_->work.notify_one();
@@ -151,18 +153,18 @@ void Engine::notify() {
 
 void Engine::set_step(std::int64_t step) {
   const std::scoped_lock lock(state_->mutex);
-  state_->last.step = step;
+  state_->step = step;
 }
 
 std::int64_t Engine::step() const {
   const std::scoped_lock lock(state_->mutex);
-  return state_->last.step;
+  return state_->step;
 }
 
-void Engine::note(std::string what) {
+void Engine::note(CallName name) {
   const std::scoped_lock lock(state_->mutex);
-  ++state_->last.number;
-  state_->last.operation = std::move(what);
+  ++state_->number;
+  state_->last = std::move(name);
 }
 
 void Engine::set_elsewhere(std::function<std::optional<Whereabouts>()> elsewhere) {
@@ -185,20 +187,24 @@ void Engine::miss(const std::string& what, const std::vector<Missing>& missing) 
 
 Whereabouts Engine::whereabouts() const {
   Whereabouts here;
+  CallName name;
   std::shared_ptr<Operation> operation;
   std::function<std::optional<Whereabouts>()> elsewhere;
   {
     const std::scoped_lock lock(state_->mutex);
     elsewhere = state_->elsewhere;
-    here.at = state_->last;
+    here.at.step = state_->step;
+    here.at.number = state_->number;
+    name = state_->last;
     if (!state_->waited.empty()) {
       const Ticket& ticket = *state_->waited.back();
       here.is_waiting = !ticket.is_done;
       here.at.number = ticket.number;
-      here.at.operation = ticket.what;
+      name = ticket.name;
       operation = ticket.operation;
     }
   }
+  if (here.at.number > 0) here.at.operation = describe(name);
   if (operation) here.waits_for = operation->waits_for();
   if (!here.is_waiting && elsewhere) {
     if (std::optional<Whereabouts> there = elsewhere()) {

@@ -2,7 +2,7 @@
 // collective never stands behind another group's.
 //
 //     Engine engine(rank, deadline, {.stop = [&](const std::string& why) { world.abort(rank, why); }, ...});
-//     CommHandle h = engine.submit({group_id, 0, 0}, "all_reduce of ...", std::make_shared<MyOperation>(...));
+//     CommHandle h = engine.submit({group_id, 0, 0}, call_name, std::make_shared<MyOperation>(...));
 //     h.wait();    // sleeps; throws after the deadline or when fail() was called
 #pragma once
 
@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "parallel/comm/call.h"
 #include "parallel/comm/traffic.h"
 #include "parallel/comm/whereabouts.h"
 #include "parallel/comm/world.h"
@@ -61,9 +62,8 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// `what` names the operation and its group in messages; waits for it are counted with `axis`. Throws if the world
-  /// has failed.
-  core::CommHandle submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation,
+  /// Messages call the operation `name`; waits for it are counted with `axis`. Throws if the world has failed.
+  core::CommHandle submit(const QueueKey& key, CallName name, std::shared_ptr<Operation> operation,
                           CommAxis axis = CommAxis::World);
   /// Something that an operation waits for may have happened.
   void notify();
@@ -75,7 +75,7 @@ class Engine {
 
   // For operations that go elsewhere than by the communication thread, such as those of a device. From any thread.
   /// Such an operation begins, for the messages of others.
-  void note(std::string what);
+  void note(CallName name);
   /// Where the rank waits while it waits for no operation of the engine's, if it does; asked from other threads. Null:
   /// nowhere.
   void set_elsewhere(std::function<std::optional<Whereabouts>()> elsewhere);

@@ -53,15 +53,16 @@ void count_sent(WorldComm& group, const Call& call, std::int64_t told_whole) {
 }
 
 QueuedComm::QueuedComm(int group_id, std::string name, int rank, int size)
-    : group_id_(group_id), name_(std::move(name)), rank_(rank), size_(size) {}
+    : group_id_(group_id), name_(std::make_shared<const std::string>(std::move(name))), rank_(rank), size_(size) {}
 
 CommHandle QueuedComm::start(Call call) {
   const int direction = call.signature.kind == CallKind::Send ? 1 : call.signature.kind == CallKind::Receive ? 2 : 0;
   const QueueKey key{group_id_, direction, call.peer};
   call.step = engine().step();
-  std::string what = fmt::format("{} in group {}", describe(call.signature), name_);
+  call.subject = core::ExchangesOf::now();
+  CallName called{call.signature, call.subject, name_, call.rows_sent()};
   count_sent(*this, call, told_whole());
-  return engine().submit(key, std::move(what), make_operation(std::move(call), next_[key]++), axis_of(name_));
+  return engine().submit(key, std::move(called), make_operation(std::move(call), next_[key]++), axis_of(name()));
 }
 
 QueuedComm::Split QueuedComm::agree_on_split(int color, int key, std::int64_t note) {
@@ -151,7 +152,7 @@ CommHandle QueuedComm::all_to_all_v_async(Tensor send, std::span<const std::int6
 }
 
 void QueuedComm::check_peer(const char* op, int peer) const {
-  check(peer >= 0 && peer < size_ && peer != rank_, "{}: peer {} of rank {} in group {} of {}", op, peer, rank_, name_,
+  check(peer >= 0 && peer < size_ && peer != rank_, "{}: peer {} of rank {} in group {} of {}", op, peer, rank_, name(),
         size_);
 }
 

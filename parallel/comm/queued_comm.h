@@ -24,7 +24,7 @@ class QueuedComm : public WorldComm {
 
   int rank() const final { return rank_; }
   int size() const final { return size_; }
-  const std::string& name() const final { return name_; }
+  const std::string& name() const final { return *name_; }
 
   core::CommHandle all_reduce_async(core::Tensor x, core::Reduce reduce) final;
   core::CommHandle all_gather_async(core::Tensor x, core::Tensor all) final;
@@ -55,7 +55,7 @@ class QueuedComm : public WorldComm {
   void check_peer(const char* op, int peer) const;
 
   int group_id_;
-  std::string name_;
+  std::shared_ptr<const std::string> name_;
   int rank_;
   int size_;
   std::map<QueueKey, std::int64_t> next_;  // sequence number of each queue

@@ -17,7 +17,7 @@ namespace limbeck::parallel {
 struct Sign {
   std::int64_t step = 0;    // 0: before the first
   std::int64_t number = 0;  // of this rank's operations in all groups; 0: none yet
-  std::string operation;    // "all_reduce(sum) of 8 float32 in group dp"
+  std::string operation;    // "all_reduce(sum) of 8 float32 (gradients of norm.weight) in group dp"
 };
 
 /// A rank that another waits for, and what that one heard of it last.

@@ -18,16 +18,17 @@ void copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
 
 }  // namespace
 
-void MpiHeard::note(int rank, const MpiNote& note, std::shared_ptr<const MpiGroup> group) {
+void MpiHeard::note(int rank, const MpiNote& note, CallName name) {
+  name.signature = note.signature;
   const std::scoped_lock lock(mutex_);
-  last_[static_cast<std::size_t>(rank)] = {note, std::move(group)};
+  last_[static_cast<std::size_t>(rank)] = {note.step, note.number, std::move(name)};
 }
 
 Sign MpiHeard::of(int rank) const {
   const std::scoped_lock lock(mutex_);
-  const auto& [note, group] = last_[static_cast<std::size_t>(rank)];
-  if (!group) return {};
-  return {note.step, note.number, fmt::format("{} in group {}", describe(note.signature), group->name)};
+  const auto& [step, number, name] = last_[static_cast<std::size_t>(rank)];
+  if (number == 0) return {};
+  return {step, number, describe(name)};
 }
 
 MpiTransfer::MpiTransfer(MpiWire& wire, std::shared_ptr<MpiGroup> group, Call call, std::int64_t sequence)
@@ -377,7 +378,8 @@ bool MpiTransfer::test() {
     check_received(p, statuses_[static_cast<std::size_t>(i)], result);
     p.is_done = true;
     if (stage_ == Stage::Announced && p.expected >= 0)
-      wire_.heard.note(group_->in_world(p.peer), header_of(p.peer).note, group_);
+      wire_.heard.note(group_->in_world(p.peer), header_of(p.peer).note,
+                       {call_.signature, call_.subject, {group_, &group_->name}});
   }
   check(result == MPI_SUCCESS, "mpi: {} in group {} failed", describe(call_.signature), group_->name);
   if (!std::all_of(posted_.begin(), posted_.end(), [](const Posted& p) { return p.is_done; })) return false;

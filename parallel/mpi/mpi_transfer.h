@@ -48,13 +48,14 @@ struct MpiNote {
 class MpiHeard {
  public:
   explicit MpiHeard(int num_ranks) : last_(static_cast<std::size_t>(num_ranks)) {}
-  void note(int rank, const MpiNote& note, std::shared_ptr<const MpiGroup> group);
+  /// `name`: of the operation that brought the note, which is this rank's too.
+  void note(int rank, const MpiNote& note, CallName name);
   Sign of(int rank) const;
 
  private:
   struct Last {
-    MpiNote note;
-    std::shared_ptr<const MpiGroup> group;  // null: nothing was
+    std::int64_t step = 0, number = 0;  // 0: nothing was
+    CallName name;
   };
   mutable std::mutex mutex_;
   std::vector<Last> last_;

@@ -38,7 +38,7 @@ class RollCall {
  private:
   struct WireSign {
     std::int64_t step, number;
-    std::array<char, 112> operation;
+    std::array<char, 256> operation;
   };
   struct Answer {  // plain bytes, below the size from which a send waits for its receiver
     WireSign at;

@@ -65,11 +65,14 @@ class NcclGroup final : public WorldComm {
  public:
   /// Collective over `host`.
   NcclGroup(std::shared_ptr<WorldComm> host, std::shared_ptr<NcclRank> nccl)
-      : host_(std::move(host)), nccl_(std::move(nccl)), channel_(nccl_->open(*host_)) {}
+      : host_(std::move(host)),
+        nccl_(std::move(nccl)),
+        channel_(nccl_->open(*host_)),
+        name_(std::make_shared<const std::string>(host_->name())) {}
 
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
-  const std::string& name() const override { return host_->name(); }
+  const std::string& name() const override { return *name_; }
 
   CommHandle all_reduce_async(Tensor x, core::Reduce reduce) override {
     if (is_hosts(x)) return host_->all_reduce_async(std::move(x), reduce);
@@ -179,13 +182,14 @@ class NcclGroup final : public WorldComm {
 
   CommHandle queue(const Call& call, std::array<Tensor, 2> tensors, const NcclChannel::Start& start) {
     count_sent(*this, call);
-    auto operation = channel_.queue(fmt::format("{} in group {}", describe(call.signature), name()), start);
+    auto operation = channel_.queue({call.signature, core::ExchangesOf::now(), name_, call.rows_sent()}, start);
     return CommHandle(std::make_shared<Queued>(std::move(operation), std::move(tensors)));
   }
 
   std::shared_ptr<WorldComm> host_;
   std::shared_ptr<NcclRank> nccl_;
   NcclChannel& channel_;
+  std::shared_ptr<const std::string> name_;  // of its own: operations keep it, and the group keeps them
 };
 
 /// Which GPU of which machine a rank has.

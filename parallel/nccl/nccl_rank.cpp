@@ -98,9 +98,9 @@ struct NcclState {
   std::optional<Whereabouts> whereabouts();
 
   /// Waits, with the lock, until what was asked of NCCL is done; throws where it fails, misses the deadline, or the
-  /// world has failed.
+  /// world has failed. `what` is asked then alone.
   void settle(std::unique_lock<std::mutex>& lock, const NcclChannel& channel, ncclResult_t result,
-              const std::string& what);
+              const std::function<std::string()>& what);
   /// Those that have not come to their end, the first of them first.
   static void forget_done(NcclChannel& channel);
   static std::vector<Missing> missing_in(const NcclChannel& channel);
@@ -113,18 +113,21 @@ std::vector<Missing> NcclState::missing_in(const NcclChannel& channel) {
 }
 
 void NcclState::settle(std::unique_lock<std::mutex>& lock, const NcclChannel& channel, ncclResult_t result,
-                       const std::string& what) {
+                       const std::function<std::string()>& what) {
+  const auto check = [&](ncclResult_t got) {
+    if (got != ncclSuccess) check_nccl(got, what());
+  };
   const auto until = Clock::now() + engine.deadline();
   for (kernels::Polling polling; result == ncclInProgress;) {
     lock.unlock();
-    if (Clock::now() > until) engine.miss(what, missing_in(channel));
+    if (Clock::now() > until) engine.miss(what(), missing_in(channel));
     engine.check();
     polling.pause();
     lock.lock();
     if (is_aborted) continue;  // the world has failed
-    check_nccl(ncclCommGetAsyncError(channel.comm_, &result), what);
+    check(ncclCommGetAsyncError(channel.comm_, &result));
   }
-  check_nccl(result, what);
+  check(result);
 }
 
 // Operations of a stream end in their order.
@@ -145,7 +148,7 @@ std::optional<NcclState::Late> NcclState::look() {
     NcclOperation& first = *channel->under_way_.front();
     if (!first.seen_to_begin_ && is_done(first.begins_)) first.seen_to_begin_ = now;
     if (first.seen_to_begin_ && now - *first.seen_to_begin_ > engine.deadline())
-      return Late{first.what_, missing_in(*channel)};
+      return Late{describe(first.called_), missing_in(*channel)};
   }
   return {};
 }
@@ -193,7 +196,7 @@ std::optional<Whereabouts> NcclState::whereabouts() {
     forget_done(*channel);
     if (channel->under_way_.empty() || !is_done(channel->under_way_.front()->begins_)) continue;
     Whereabouts here;
-    here.at = {.step = 0, .number = 1, .operation = channel->under_way_.front()->what_};
+    here.at = {.step = 0, .number = 1, .operation = describe(channel->under_way_.front()->called_)};
     here.is_waiting = true;
     here.waits_for = missing_in(*channel);
     return here;
@@ -201,8 +204,8 @@ std::optional<Whereabouts> NcclState::whereabouts() {
   return {};
 }
 
-NcclOperation::NcclOperation(std::string what, cudaStream_t kernels)
-    : what_(std::move(what)), kernels_(kernels), begins_(new_event()), done_(new_event()) {}
+NcclOperation::NcclOperation(CallName name, cudaStream_t kernels)
+    : called_(std::move(name)), kernels_(kernels), begins_(new_event()), done_(new_event()) {}
 
 NcclOperation::~NcclOperation() {
   cudaEventDestroy(begins_);
@@ -219,23 +222,22 @@ NcclChannel::NcclChannel(NcclState& state, WorldComm& group)
 
 NcclChannel::~NcclChannel() { cudaStreamDestroy(stream_); }
 
-std::shared_ptr<NcclOperation> NcclChannel::queue(const std::string& what, const Start& start) {
+std::shared_ptr<NcclOperation> NcclChannel::queue(const CallName& called, const Start& start) {
   state_.engine.check();
-  state_.engine.note(what);
-  auto operation = std::make_shared<NcclOperation>(what, state_.cuda.state->stream);
+  state_.engine.note(called);
+  auto operation = std::make_shared<NcclOperation>(called, state_.cuda.state->stream);
   std::unique_lock lock(state_.mutex);
   if (state_.is_aborted) state_.engine.check();
   check_cuda(cudaEventRecord(operation->begins_, operation->kernels_));
   check_cuda(cudaStreamWaitEvent(stream_, operation->begins_, 0));
   check_cuda(cudaEventRecord(operation->begins_, stream_));
-  state_.settle(lock, *this, start(comm_, stream_), what);
+  state_.settle(lock, *this, start(comm_, stream_), [&called] { return describe(called); });
   check_cuda(cudaEventRecord(operation->done_, stream_));
   under_way_.push_back(operation);
   return operation;
 }
 
 NcclChannel& NcclState::open(WorldComm& group) {
-  const std::string what = "the start of NCCL in group " + group.name();
   const ncclUniqueId id = agree_on_id(group);
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
@@ -244,7 +246,7 @@ NcclChannel& NcclState::open(WorldComm& group) {
   auto channel = std::make_unique<NcclChannel>(*this, group);
   const ncclResult_t result = ncclCommInitRankConfig(&channel->comm_, group.size(), id, group.rank(), &config);
   NcclChannel& opened = *channels.emplace_back(std::move(channel));
-  settle(lock, opened, result, what);
+  settle(lock, opened, result, [&group] { return "the start of NCCL in group " + group.name(); });
   return opened;
 }
 
@@ -260,7 +262,8 @@ void NcclState::close() {
   }
   if (is_aborted) engine.check();
   for (const auto& channel : channels)
-    settle(lock, *channel, ncclCommFinalize(channel->comm_), "the end of NCCL in group " + channel->name_);
+    settle(lock, *channel, ncclCommFinalize(channel->comm_),
+           [&channel] { return "the end of NCCL in group " + channel->name_; });
   for (const auto& channel : channels) ncclCommDestroy(std::exchange(channel->comm_, nullptr));
   channels.clear();
 }

@@ -5,7 +5,7 @@
 //
 //     auto nccl = std::make_shared<NcclRank>(world, cuda);
 //     NcclChannel& channel = nccl->open(*group);                              // collective
-//     auto sum = channel.queue("all_reduce", [&](ncclComm_t comm, cudaStream_t stream) {
+//     auto sum = channel.queue(call_name, [&](ncclComm_t comm, cudaStream_t stream) {
 //       return ncclAllReduce(x, x, 8, ncclFloat32, ncclSum, comm, stream);
 //     });
 //     sum->hold_kernels();                                                    // those that are queued from now on
@@ -45,7 +45,7 @@ struct NcclState;
 /// An operation on a group's stream.
 class NcclOperation {
  public:
-  NcclOperation(std::string what, cudaStream_t kernels);
+  NcclOperation(CallName name, cudaStream_t kernels);
   ~NcclOperation();
   NcclOperation(const NcclOperation&) = delete;
   NcclOperation& operator=(const NcclOperation&) = delete;
@@ -57,7 +57,7 @@ class NcclOperation {
   friend struct NcclState;
   friend class NcclChannel;
 
-  std::string what_;  // "all_reduce(sum) of 8 float32 in group dp"
+  CallName called_;
   cudaStream_t kernels_;
   cudaEvent_t begins_ = nullptr, done_ = nullptr;
   std::optional<std::chrono::steady_clock::time_point> seen_to_begin_;
@@ -74,7 +74,7 @@ class NcclChannel {
   NcclChannel& operator=(const NcclChannel&) = delete;
 
   /// What `start` asks of NCCL, behind the kernels that are queued by now. Throws where the world has failed.
-  std::shared_ptr<NcclOperation> queue(const std::string& what, const Start& start);
+  std::shared_ptr<NcclOperation> queue(const CallName& called, const Start& start);
 
  private:
   friend struct NcclState;

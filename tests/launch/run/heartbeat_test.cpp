@@ -50,11 +50,12 @@ TEST(Heartbeat, SaysWhereTheRankIs) {
   {
     const Heartbeat::Followed followed(heartbeat, engine);
     engine.set_step(17);
-    auto handle = engine.submit({}, "barrier in group world", std::make_shared<Endless>());
+    const auto world = std::make_shared<const std::string>("world");
+    auto handle = engine.submit({}, {.of = {.what = "a stop"}, .group = world}, std::make_shared<Endless>());
     ASSERT_TRUE(comes_true([&] { return read_beat(file)->operations == 1; }));
     const Beat now = *read_beat(file);
     EXPECT_EQ(now.step, 17);
-    EXPECT_EQ(now.operation, "barrier in group world");
+    EXPECT_EQ(now.operation, "barrier (a stop) in group world");
     EXPECT_FALSE(now.is_waiting);
     EXPECT_GT(now.time, first.time);
     const std::jthread waits([&] { EXPECT_ANY_THROW(handle.wait()); });

@@ -10,6 +10,7 @@
 #include <regex>
 #include <thread>
 
+#include "core/exchanges_of.h"
 #include "parallel/mpi/mpi_world.h"
 #include "tests/mpi_main/mpi_test.h"
 #include "tests/parallel/axes/mesh_cases.h"
@@ -91,15 +92,18 @@ TEST(Stops, DISABLED_Mismatch) {
   });
 }
 
-/// A rank that computes is asked where it is.
+/// A rank that computes is asked where it is; the names of parameters may be long.
 TEST(Stops, DISABLED_Late) {
   the_world()->note_step(7);
-  the_world()->barrier();
+  {
+    const core::ExchangesOf scope("values of", core::name_of_many(std::string(150, 'x'), 1));
+    the_world()->barrier();
+  }
   if (the_world()->rank() == 1) return std::this_thread::sleep_for(std::chrono::seconds(5));
   expect_heard(
       "^barrier in group world at step 7: no end after 2 s .parallel.deadline_s.; rank 1 has not come: it is at step "
       "7, "
-      "its last operation was barrier in group world$",
+      "its last operation was barrier .values of x{150}. in group world$",
       [] { the_world()->barrier(); });
 }
 
@@ -109,7 +113,10 @@ TEST(Stops, DISABLED_Stopped) {
   const auto column = the_world()->split(the_world()->rank() / 2, the_world()->rank(), "column");
   const auto row = the_world()->split(the_world()->rank() % 2, the_world()->rank(), "row");
   the_world()->note_step(7);
-  row->all_reduce(Tensor::zeros(memory, DType::F32, {8}), Reduce::Sum);
+  {
+    const core::ExchangesOf scope("gradients of", core::name_of_many("norm.weight", 2));
+    row->all_reduce(Tensor::zeros(memory, DType::F32, {8}), Reduce::Sum);
+  }
   if (the_world()->rank() == 3) {
     if (::fork() == 0) {  // wakes it up in the end
       std::this_thread::sleep_for(std::chrono::seconds(6));
@@ -123,7 +130,7 @@ TEST(Stops, DISABLED_Stopped) {
   // Rank 0 waits for rank 1, and that one for rank 3.
   expect_heard(
       "in group (row|column) at step 7: no end after 2 s .*; rank 3 has not come and does not answer: last heard of at "
-      "step 7, in all_reduce.sum. of 8 float32 in group row$",
+      "step 7, in all_reduce.sum. of 8 float32 .gradients of norm.weight and 1 more. in group row$",
       [&] { the_world()->rank() == 0 ? column->barrier() : row->barrier(); });
 }
 

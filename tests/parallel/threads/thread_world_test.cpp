@@ -4,6 +4,7 @@
 #include <chrono>
 #include <thread>
 
+#include "core/exchanges_of.h"
 #include "parallel/comm/engine.h"
 #include "parallel/threads/thread_world.h"
 #include "tests/parallel/comm/comm_cases.h"
@@ -107,6 +108,30 @@ TEST(ThreadWorld, MissedDeadlineTellsWhereTheOtherRankIs) {
                                 "float32 in group world")));
 }
 
+/// By what was said when it began, whatever is said while it is waited for.
+TEST(ThreadWorld, MissedDeadlineNamesWhatIsExchanged) {
+  const auto memory = core::Memory::cpu(1);
+  const auto messages = messages_of(2, 200ms, [&](RankWorld& world) {
+    world.comm->note_step(7);
+    {
+      const core::ExchangesOf losses("losses of the step");
+      world.comm->all_reduce(Tensor::zeros(memory, DType::F64, {4}), Reduce::Sum);
+    }
+    if (world.rank == 1) return;
+    CommHandle sum;
+    {
+      const core::ExchangesOf gradients("gradients of", core::name_of_many("norm.weight", 3));
+      sum = world.comm->all_reduce_async(Tensor::zeros(memory, DType::F32, {8}), Reduce::Sum);
+    }
+    const core::ExchangesOf evaluation("evaluation");
+    sum.wait();
+  });
+  EXPECT_EQ(messages[0],
+            "all_reduce(sum) of 8 float32 (gradients of norm.weight and 2 more) in group world at step 7: no end after "
+            "0.2 s (parallel.deadline_s); rank 1 has not come: it is at step 7, its last operation was all_reduce(sum) "
+            "of 4 float64 (losses of the step) in group world");
+}
+
 /// Rank 0 waits for rank 1, which waits for rank 3: that one is named, by its number in the world.
 TEST(ThreadWorld, MissedDeadlineNamesWhoHoldsUpTheOthers) {
   const auto messages = messages_of(4, 200ms, [&](RankWorld& world) {
@@ -127,7 +152,8 @@ TEST(ThreadWorld, WhatGoesElsewhereIsWaitedForLikewise) {
     parallel::Engine& engine = world.comm->engine();
     EXPECT_NO_THROW(engine.check());
     world.comm->note_step(7);
-    engine.note("a sum by rank " + std::to_string(world.rank));
+    engine.note({.of = {.what = "a start"}, .group = std::make_shared<const std::string>("world")});
+    EXPECT_EQ(engine.whereabouts().at.operation, "barrier (a start) in group world");
     if (world.rank < 2)
       engine.set_elsewhere([next = world.rank + 1] {
         return parallel::Whereabouts{

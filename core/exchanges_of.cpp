@@ -1,0 +1,41 @@
+#include "core/exchanges_of.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace limbeck::core {
+namespace {
+
+const Subject nobody_said{};
+thread_local const Subject* of_thread = &nobody_said;
+
+}  // namespace
+
+std::string describe(const Subject& of) {
+  std::string text = of.what == nullptr ? "" : of.what;
+  if (of.name) text += " " + *of.name;
+  if (of.number >= 0) text += fmt::format(" {}", of.number);
+  if (of.part != nullptr) text += fmt::format("{}{}", text.empty() ? "" : ", ", of.part);
+  return text;
+}
+
+Subject part_of(Subject of, const char* part) {
+  of.part = part;
+  return of;
+}
+
+std::shared_ptr<const std::string> name_of_many(const std::string& first, std::size_t count) {
+  return std::make_shared<const std::string>(count > 1 ? fmt::format("{} and {} more", first, count - 1) : first);
+}
+
+ExchangesOf::ExchangesOf(Subject of) : of_(std::move(of)), before_(std::exchange(of_thread, &of_)) {}
+ExchangesOf::ExchangesOf(const char* what, std::int64_t number, const char* part)
+    : ExchangesOf(Subject{.what = what, .number = number, .part = part}) {}
+ExchangesOf::ExchangesOf(const char* what, std::shared_ptr<const std::string> name)
+    : ExchangesOf(Subject{.what = what, .name = std::move(name)}) {}
+ExchangesOf::~ExchangesOf() { of_thread = before_; }
+
+const Subject& ExchangesOf::now() { return *of_thread; }
+
+}  // namespace limbeck::core
