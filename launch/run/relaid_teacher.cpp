@@ -35,13 +35,14 @@ void RelaidTeacher::take(LoadedTeacher teacher, std::int64_t sequence_length) {
   layers_of_stages_ = pipeline_without_head(teacher_.model->config(), sequence_length, side_.mesh().pp().size());
 }
 
-/// So many that no rank reads more tokens in one than one of the student's in its own, as far as there are sequences.
+/// So many that no rank reads more tokens in one than one of the student's in its own, and that stages seldom wait for
+/// each other; as far as there are sequences.
 std::int64_t RelaidTeacher::num_passes(std::int64_t num_sequences, std::int64_t micro_batches) const {
   const auto readers = [](const ReaderPlace& place) { return place.num_data * place.context.size; };
   const ReaderPlace &teacher = of_teacher_.front(), &student = of_student_.front();
-  const std::int64_t wanted = rounded_up(micro_batches * readers(student), readers(teacher)),
-                     most = rounded_up(num_sequences, teacher.num_data);
-  return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(most, 1));
+  const std::int64_t num_stages = side_.mesh().pp().size(), of_stages = num_stages == 1 ? 1 : 2 * num_stages,
+                     wanted = std::max(rounded_up(micro_batches * readers(student), readers(teacher)), of_stages);
+  return std::clamp<std::int64_t>(rounded_up(num_sequences, teacher.num_data), 1, wanted);
 }
 
 GivenRows RelaidTeacher::run(const StepText& text, const Reading& reading, std::int64_t pass) const {
