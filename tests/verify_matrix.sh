@@ -133,12 +133,14 @@ of stages "$experts model.num_layers=5 model.tied_head=true moe_loss.z_weight=0.
 if [[ teacher == "$wanted"* || $wanted == teacher* || adapters == "$wanted"* ]]; then
   "$limbeck" train model.textproto --set model.moe.num_experts=4 --set model.moe.expert_width=20 --steps 2 --out teacher --quiet >/dev/null
 fi
-elsewhere=parallel.teacher_ranks
+elsewhere=parallel.teacher_ranks relaid=parallel.teacher_layout
 of teacher "$experts teacher.source=teacher objective.hidden_states.weight=0.5 objective.temperature=1.5" \
   dp2 tp2ep2 tp3+$divided ep4 tp2+precision.sharded_teacher=true ep3+precision.sharded_teacher=true ep5+precision.sharded_teacher=true \
   dp2+$elsewhere=1 tp2+$elsewhere=2+parallel.teacher_layout=tp2 tp2ep2+$elsewhere=3 dp3+$elsewhere=2+batch.micro_batches=2 cp2 dp2+$sharded=GRADIENTS \
   dp3+$elsewhere=4+parallel.teacher_layout=pp2+batch.micro_batches=2 ep2+$elsewhere=4+parallel.teacher_layout=pp2ep2+precision.sharded_teacher=true \
-  cp2+$elsewhere=1 cp2tp2+$elsewhere=4+parallel.teacher_layout=pp2tp2
+  cp2+$elsewhere=1 cp2tp2+$elsewhere=4+parallel.teacher_layout=pp2tp2 \
+  dp2+$relaid=tp2 tp2+$relaid=dp2 dp4+$relaid=pp2tp2 ep4+$relaid=pp2+batch.micro_batches=2 cp2+$relaid=pp2 tp2+$relaid=cp2 \
+  dp4+$sharded=GRADIENTS+$relaid=pp2ep2+precision.sharded_teacher=true
 
 of teacher_stages "$experts teacher.source=teacher objective.temperature=1.5 batch.micro_batches=3" \
   pp2 pp3 pp2tp2+$divided pp2ep2dp2 pp2tp2ep2dp2+$sharded=OPTIMIZER pp2cp2 pp2ep2+precision.sharded_teacher=true \
@@ -158,7 +160,8 @@ of teacher_matches "model.moe.num_experts=4 model.moe.expert_width=18 model.num_
 of teacher_hidden "$experts model.num_layers=5 teacher.source=teacher objective.hidden_states.weight=0.5 objective.temperature=1.5 batch.micro_batches=3" \
   pp2 pp2dp2+$elsewhere=1 pp3+$elsewhere=2+parallel.schedule=ZERO_BUBBLE pp2tp2+$divided+$elsewhere=2+parallel.teacher_layout=tp2 \
   pp2ep2+$elsewhere=1+parallel.schedule=INTERLEAVED+parallel.chunks=2 \
-  pp2+$elsewhere=3+parallel.teacher_layout=pp3 pp2cp2+$elsewhere=2+parallel.teacher_layout=pp2
+  pp2+$elsewhere=3+parallel.teacher_layout=pp3 pp2cp2+$elsewhere=2+parallel.teacher_layout=pp2 \
+  pp2+$relaid=tp2 pp2dp2+$relaid=dp4+parallel.schedule=ZERO_BUBBLE pp2cp2+$relaid=pp2tp2
 of teacher_ahead "$experts model.num_predict_layers=2 teacher.source=teacher objective.hidden_states.weight=0.5 batch.micro_batches=3" \
   dp2 pp2 pp2ep2+parallel.schedule=ZERO_BUBBLE pp2tp2+$divided
 of adapters "model= model.source=teacher adapters.rank=3 adapters.targets=[*.attention.*,*.experts.*] batch.micro_batches=2" \

@@ -264,7 +264,7 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
                           .teacher_ranks = parallel.teacher_ranks,
                           .teacher_layout = parallel.teacher_ranks > 0
                                                 ? layout_of(parallel.teacher_layout, parallel.teacher_ranks)
-                                                : std::string(),
+                                                : parallel.teacher_layout,
                           .threads = threads_of_rank(session.config.train.threads),
                           .host = host_name(),
                           .processor = processor(),
@@ -361,7 +361,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   tell_training_text(session, directory, evaluations, log);
   if (!resumed) start = measure_start(session, evaluations, directory, log);
 
-  if (!evaluations.asks_teacher()) session.release_teacher();
+  session.prepare_teacher(evaluations.asks_teacher(), log);
   log->debug("training begins after {:.2f} s", seconds());
   const bool is_done = trainer.run(last_step(options, config));
   on_first_rank(rank, [&] {  // the folder may be a new one

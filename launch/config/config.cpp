@@ -397,6 +397,9 @@ void check_for_train(const RunConfig& config) {
   if (config.parallel.teacher_ranks > 0)
     fail_usage("train: parallel.teacher_ranks is {}, expected 0: only distill has a teacher",
                config.parallel.teacher_ranks);
+  if (!config.parallel.teacher_layout.empty())
+    fail_usage("train: parallel.teacher_layout is {}, expected none: only distill has a teacher",
+               config.parallel.teacher_layout);
   if (objective.preference && config.model->source.empty() && (!config.teacher || config.teacher->source.empty()))
     fail_usage("train: objective.preference is given, but no reference: expected model.source, or teacher.source");
   for (const auto& [name, value] : {std::pair("hidden_states.weight", objective.hidden_states.weight),

@@ -347,7 +347,7 @@ struct ParallelConfig {
   double bucket_mib = 16;
   double deadline_s = 600;
   std::int64_t teacher_ranks = 0;  // 0: the teacher runs on the student's
-  std::string teacher_layout;      // "": data parallel over them
+  std::string teacher_layout;      // "": data parallel over them; without them over the student's ranks: theirs
   ExpertExchange expert_exchange = ExpertExchange::Auto;
   Shard shard = Shard::Nothing;
   std::int64_t shard_ranks = 0;  // 0: all that train the same parameters

@@ -265,20 +265,16 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
     refuse("preference_loss, preference_accuracy or preference_margin: a reward head predicts no tokens");
 }
 
-/// What a teacher on ranks of its own, whose hidden states alone travel, cannot give.
-void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
+/// What a teacher on ranks of its own, or in a layout of its own, whose hidden states alone travel, cannot give.
+void check_teacher_apart(const RunConfig& config, const ParsedConfig& parsed) {
   const ParallelConfig& parallel = config.parallel;
-  if (parallel.teacher_ranks == 0) {
-    if (!parallel.teacher_layout.empty())
-      fail_usage("{}: parallel.teacher_layout is given without parallel.teacher_ranks, expected both or neither",
-                 parsed.place_of("parallel.teacher_layout"));
-    return;
-  }
+  const bool has_ranks = parallel.teacher_ranks > 0;
+  if (!has_ranks && parallel.teacher_layout.empty()) return;
   const ObjectiveConfig& c = config.objective;
-  const RefusalBeside refuse{parsed, "parallel.teacher_ranks"};
+  const RefusalBeside refuse{parsed, has_ranks ? "parallel.teacher_ranks" : "parallel.teacher_layout"};
   refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache", "one of the two");
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: a step waits for other ranks");
-  refuse(config.student_init && config.student_init->vocabulary_count > 0, "student_init.vocabulary_count",
+  refuse(has_ranks && config.student_init && config.student_init->vocabulary_count > 0, "student_init.vocabulary_count",
          "0: those ranks read the teacher's own tokens");
   refuse(c.control != Control::None, "objective.control", "NONE: it stands in the place of a teacher that runs");
   refuse(c.attention.weight > 0, "objective.attention.weight", "0: what attention gives does not travel");
@@ -286,7 +282,7 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
   refuse(c.routers.weight > 0, "objective.routers.weight", "0: routing does not travel");
   refuse(c.bridge != Bridge::None, "objective.bridge", "NO_BRIDGE: hidden states of other tokens would travel");
   refuse(c.sampled_text && c.sampled_text->by == SampledBy::Teacher, "objective.sampled_text.by",
-         "STUDENT: the teacher's ranks do not generate");
+         has_ranks ? "STUDENT: the teacher's ranks do not generate" : "STUDENT: a teacher so laid does not generate");
 }
 
 void check_experts(const RunConfig& config, const ParsedConfig& parsed) {
@@ -326,7 +322,7 @@ void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
 }
 
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
-  check_teacher_ranks(config, parsed);
+  check_teacher_apart(config, parsed);
   check_sharing(config, parsed);
   check_experts(config, parsed);
   const ObjectiveConfig& c = config.objective;
@@ -378,6 +374,7 @@ void check_teachers(const RunConfig& config, const ParsedConfig& parsed) {
   const RefusalBeside refuse{parsed, "teacher.others"};
   refuse(!config.teacher->cache.empty(), "teacher.cache", "none: a cache is of one teacher");
   refuse(config.parallel.teacher_ranks > 0, "parallel.teacher_ranks", "0: those ranks hold one teacher");
+  refuse(!config.parallel.teacher_layout.empty(), "parallel.teacher_layout", "none: one teacher is cut by it");
   refuse(config.objective.bridge != Bridge::None, "objective.bridge", "NO_BRIDGE: a bridge leads to one teacher");
   refuse(config.objective.preference.has_value(), "objective.preference", "none: there is one reference");
   refuse(config.objective.control != Control::None, "objective.control", "NONE");

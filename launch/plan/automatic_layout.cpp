@@ -59,7 +59,8 @@ std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_rank
   const RunConfig config = load_config({RunDirectory(run).config()});
   const RunFacts facts = run_facts_from_json(read_start_file(run), run.string());
   if (config.parallel.layout.empty() || is_automatic(config) || facts.starts.empty() ||
-      facts.starts.back().ranks != num_ranks || facts.starts.back().teacher_ranks > 0)
+      facts.starts.back().ranks != num_ranks || facts.starts.back().teacher_ranks > 0 ||
+      !facts.starts.back().teacher_layout.empty())
     return std::nullopt;
   PlannedLayout layout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
                        config.train.recompute};

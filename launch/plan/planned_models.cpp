@@ -17,6 +17,7 @@ const char* not_planned(const RunConfig& config) {
         {"objective.hidden_states.projector", objective.hidden_states.projector},
         {"student_init.vocabulary_count", config.student_init && config.student_init->vocabulary_count > 0},
         {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
+        {"parallel.teacher_layout", !config.parallel.teacher_layout.empty()},
         {"train.cuda_graph", config.train.cuda_graph}})
     if (is_given) return field;
   return nullptr;

@@ -406,8 +406,8 @@ Json results_json(const RunResults& run) {
   if (!run.facts.starts.empty()) {
     const RunStarted& start = run.facts.starts.back();
     json.update({{"layout", start.layout}, {"command", start.command}, {"host", start.host}});
-    if (start.teacher_ranks > 0)
-      json.update({{"teacher_ranks", start.teacher_ranks}, {"teacher_layout", start.teacher_layout}});
+    if (start.teacher_ranks > 0) json["teacher_ranks"] = start.teacher_ranks;
+    if (!start.teacher_layout.empty()) json["teacher_layout"] = start.teacher_layout;
   }
   return json;
 }

@@ -57,7 +57,8 @@ std::string kl_card(const RunResults& run) {
 }
 
 std::string layout_text(const RunStarted& s) {
-  return s.teacher_ranks == 0 ? s.layout
+  if (s.teacher_layout.empty()) return s.layout;
+  return s.teacher_ranks == 0 ? fmt::format("{}, the teacher's {}", s.layout, s.teacher_layout)
                               : fmt::format("{}, {} the teacher's, {}", s.layout, s.teacher_ranks, s.teacher_layout);
 }
 

@@ -58,6 +58,17 @@ Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout
   parallel::warm_up(*mesh_, memory_);
 }
 
+Rank::Rank(const Rank& other, const std::string& layout, parallel::ExpertExchange exchange)
+    : memory_(other.memory_),
+      world_(other.mesh_->world().split(0, other.world_->rank(), "teacher")),
+      mesh_(make_mesh(world_, layout, exchange)),
+      comms_(parallel::make_communicators(*mesh_)),
+      pipeline_(parallel::make_pipeline_comm(*mesh_)),
+      sequence_parallel_(false),
+      why_by_way_of_the_host_(other.why_by_way_of_the_host_) {
+  if (!memory_->is_host() && !memory_->is_imagined()) parallel::warm_up(*mesh_, memory_);
+}
+
 int Rank::num_processes() const { return teacher_ranks_ != nullptr ? teacher_ranks_->world().size() : world_->size(); }
 
 nn::ModelOptions Rank::sharded(core::DType dtype) const {
@@ -129,6 +140,16 @@ void on_only_side(const World& world, const RunConfig& config, const char* axis,
   f(rank);
 }
 
+/// f on a rank whose teacher is cut by a layout of its own.
+void with_teacher_side(Rank& rank, const ParallelConfig& config, const std::function<void(Rank&)>& f) {
+  const parallel::Layout layout = parallel::parse_layout(config.teacher_layout);
+  if (const std::string fault = parallel::world_fault(layout, rank.world().size()); !fault.empty())
+    core::fail_usage("parallel.teacher_layout: {}", fault);
+  Rank side(rank, config.teacher_layout, expert_exchange_of(config));
+  rank.set_teacher_side(side);
+  f(rank);
+}
+
 }  // namespace
 
 void with_world(const RunConfig& config, const std::string& command, const std::function<void(const World&)>& f) {
@@ -158,7 +179,13 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
 void in_world(const World& world, const RunConfig& config, const std::function<void(Rank&)>& f,
               const std::function<void(Rank&, const TeacherRanks&)>& serve) {
   const ParallelConfig& c = config.parallel;
-  if (c.teacher_ranks == 0) return on_only_side(world, config, "dp", f);
+  if (c.teacher_ranks == 0)
+    return on_only_side(world, config, "dp", [&](Rank& rank) {
+      if (c.teacher_layout.empty())
+        f(rank);
+      else
+        with_teacher_side(rank, c, f);
+    });
   const auto num_teachers = static_cast<int>(c.teacher_ranks);
   const std::string student = layout_of(c.layout, "dp", std::max(world->size() - num_teachers, 1)),
                     teacher = layout_of(c.teacher_layout, "dp", num_teachers);

@@ -29,6 +29,9 @@ class Rank {
   Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads,
        bool sequence_parallel = false, core::MemoryPtr memory = nullptr,
        parallel::ExpertExchange exchange = parallel::ExpertExchange::Auto);
+  /// Collective over the ranks of `other`: this one of them with its memory, in a mesh of another layout with groups of
+  /// its own, for a frozen model.
+  Rank(const Rank& other, const std::string& layout, parallel::ExpertExchange exchange);
 
   core::Comm& world() const { return *world_; }
   const parallel::Mesh& mesh() const { return *mesh_; }
@@ -43,6 +46,9 @@ class Rank {
   /// The way to the teacher's ranks, where this is one of the student's and the teacher has some; else null.
   const TeacherRanks* teacher_ranks() const { return teacher_ranks_; }
   void reach_teacher(const TeacherRanks& ranks) { teacher_ranks_ = &ranks; }
+  /// This rank in the mesh of a teacher that the same ranks cut by another layout; null: there is none such.
+  Rank* teacher_side() const { return teacher_side_; }
+  void set_teacher_side(Rank& side) { teacher_side_ = &side; }
   /// Of the whole run.
   int num_processes() const;
   /// Among the ranks whose data come first: the tensor group of the first rank.
@@ -70,6 +76,7 @@ class Rank {
   std::shared_ptr<nn::PipelineComm> pipeline_;
   bool sequence_parallel_;
   const TeacherRanks* teacher_ranks_ = nullptr;
+  Rank* teacher_side_ = nullptr;
   std::string why_by_way_of_the_host_;
 };
 
@@ -85,7 +92,8 @@ void with_world(const RunConfig& config, const std::string& command,
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const char* axis = "dp");
 
-/// The same where the teacher may have ranks of its own: f runs on the student's, `serve` on those, until f is done.
+/// The same where the teacher may have ranks of its own: f runs on the student's, `serve` on those, until f is done. With
+/// parallel.teacher_layout alone f runs on all, each of which has a teacher_side().
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const std::function<void(Rank&, const TeacherRanks&)>& serve);
 

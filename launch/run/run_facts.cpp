@@ -71,7 +71,8 @@ nlohmann::ordered_json to_json(const RunFacts& facts) {
   for (const RunStarted& s : facts.starts) {
     nlohmann::ordered_json start = {
         {"step", s.step}, {"time", s.time}, {"command", s.command}, {"ranks", s.ranks}, {"layout", s.layout}};
-    if (s.teacher_ranks > 0) start.update({{"teacher_ranks", s.teacher_ranks}, {"teacher_layout", s.teacher_layout}});
+    if (s.teacher_ranks > 0) start["teacher_ranks"] = s.teacher_ranks;
+    if (!s.teacher_layout.empty()) start["teacher_layout"] = s.teacher_layout;
     start.update({{"threads_per_rank", s.threads},
                   {"host", s.host},
                   {"processor", s.processor},

@@ -29,7 +29,7 @@ struct RunStarted {
   std::int64_t ranks = 1;  // all of them
   std::string layout = {};
   std::int64_t teacher_ranks = 0;   // of those the ones that have the teacher alone
-  std::string teacher_layout = {};  // theirs
+  std::string teacher_layout = {};  // theirs; without them over all ranks, or empty
   std::int64_t threads = 1;         // of a rank
   std::string host = {};            // of the first rank, as the next two
   std::string processor = {};

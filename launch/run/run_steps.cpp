@@ -193,7 +193,8 @@ RunSteps::RunSteps(Session& session, const Log& log)
       training_step_(session.rank,
                      {*session.student, running_teacher(session), objective_.get(),
                       session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.others.get(),
-                      session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
+                      session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get(),
+                      session.relaid_teacher.get()},
                      sync_, optimizer_, values_, fragments_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
                       names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}),
@@ -215,10 +216,11 @@ void RunSteps::find_matches(std::span<const std::int64_t> kept) {
   const nn::ModelConfig &student = session_.student->config(), &teacher = *session_.teacher_config;
   hidden_ = hidden_match(objective.hidden_states, student, teacher, kept);
   if (hidden_) hidden_->projectors = projectors_.by_layer();
-  if (hidden_ && session_.remote_teacher) {
+  if (hidden_) {
     std::set<std::int64_t> layers(hidden_->layers.begin(), hidden_->layers.end());
     layers.erase(-1);
-    session_.remote_teacher->want_layers({layers.begin(), layers.end()});
+    if (session_.remote_teacher) session_.remote_teacher->want_layers({layers.begin(), layers.end()});
+    if (session_.relaid_teacher) session_.relaid_teacher->want_layers({layers.begin(), layers.end()});
   }
   const bool is_cut_later = session_.config.student_init && kept.empty();
   if (hidden_ && session_.cached_teacher && !(is_cut_later && objective.hidden_states.layers.empty()))
@@ -259,7 +261,8 @@ MemoryParts RunSteps::memory() {
   MemoryParts parts{.gradients = gradient_bytes_, .optimizer = optimizer_bytes_, .host = optimizer_.offloaded_bytes()};
   for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
   if (is_dealt_) parts.parameters += share_bytes_;
-  if (nn::Transformer* teacher = running_teacher(session_)) {
+  nn::Transformer* const relaid = session_.relaid_teacher ? session_.relaid_teacher->model() : nullptr;
+  if (nn::Transformer* teacher = relaid != nullptr ? relaid : running_teacher(session_)) {
     for (const core::Parameter* p : teacher->parameters()) parts.teacher += bytes_of(p->value);
     parts.host += teacher->offloaded_bytes();
   }

@@ -25,6 +25,7 @@
 #include "launch/run/other_teachers.h"
 #include "launch/run/pipeline.h"
 #include "launch/run/rank.h"
+#include "launch/run/relaid_teacher.h"
 #include "launch/run/student_start.h"
 #include "launch/run/teacher_loading.h"
 #include "launch/run/teacher_ranks.h"
@@ -49,12 +50,15 @@ class Session {
 
   /// Whether the student learns from a teacher, one that runs or its cache.
   bool distils() const { return teacher != nullptr || bridge != nullptr || runs_elsewhere(); }
-  /// Whether steps ask a cache, or other ranks, in the place of `teacher`.
-  bool runs_elsewhere() const { return cached_teacher != nullptr || rank.teacher_ranks() != nullptr; }
+  /// Whether steps ask a cache, other ranks, or one in another layout in the place of `teacher`.
+  bool runs_elsewhere() const {
+    return cached_teacher != nullptr || rank.teacher_ranks() != nullptr || relaid_teacher != nullptr;
+  }
   /// Whether the text has tokens, by name, that the teacher has not.
   bool teacher_lacks_tokens() const { return teacher_rows_ && !teacher_rows_->pieces.empty(); }
-  /// Gives the teacher's memory back where steps do not ask it.
-  void release_teacher();
+  /// Collective, before the first step: the teacher's memory is given back where neither steps ask it nor, as `is_asked`
+  /// says, figures; and that of steps in another layout is read.
+  void prepare_teacher(bool is_asked, const Log& log);
   /// Collective: the teacher itself, where the config names it, for what its cache lacks.
   void load_teacher_to_measure(const Log& log);
 
@@ -104,6 +108,7 @@ class Session {
   BaseModel base;
   std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
   std::unique_ptr<RemoteTeacher> remote_teacher;  // of the last stage's ranks; null without parallel.teacher_ranks
+  std::unique_ptr<RelaidTeacher> relaid_teacher;  // null but for parallel.teacher_layout without those
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
   std::string teacher_fingerprint;                // model_fingerprint, or the cache's; empty without a teacher
   StudentStart start;
@@ -122,6 +127,7 @@ class Session {
   double forward_flops_of_teachers() const;
   void load_teachers(std::int64_t vocabulary, const Log& log);
   void know_teacher(std::int64_t vocabulary);
+  RemoteTeacher::Form form_of_answers() const;
   void reach_remote_teacher(const TeacherRanks& ranks);
   /// Collective: on the stages of a pipeline without a teacher one for a start that is found by running it; else null.
   std::unique_ptr<nn::Transformer> teacher_to_start_by();

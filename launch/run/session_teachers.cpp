@@ -10,6 +10,7 @@
 #include "launch/run/same_everywhere.h"
 #include "launch/run/session.h"
 #include "launch/run/teacher_loading.h"
+#include "launch/run/teacher_service.h"
 
 namespace limbeck::launch {
 
@@ -29,6 +30,10 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
   if (const TeacherRanks* ranks = rank.teacher_ranks()) {
     if (ranks->takes_answers()) reach_remote_teacher(*ranks);
     rank.world().barrier_async().wait_patiently();  // until that is read, which the other stages do not ask
+  }
+  if (Rank* side = rank.teacher_side()) {
+    relaid_teacher = std::make_unique<RelaidTeacher>(rank, *side, form_of_answers());
+    if (rank.is_last_stage()) relaid_teacher->keep_head(teacher->head().value, teacher->head_bias().value);
   }
   if (config.teacher->others.empty()) return;
   others = std::make_unique<OtherTeachers>();
@@ -70,14 +75,18 @@ double Session::forward_flops_of_teachers() const {
   return sum;
 }
 
+/// Of a teacher that does not run beside the student's head.
+RemoteTeacher::Form Session::form_of_answers() const {
+  const core::DType compute = teacher_compute(config.precision);
+  return {.width = teacher->config().width,
+          .hidden = compute,
+          .stream = core::sum_dtype(compute),
+          .fingerprint = teacher_fingerprint};
+}
+
 /// That of the teacher's ranks, whose head is this one's.
 void Session::reach_remote_teacher(const TeacherRanks& ranks) {
-  const core::DType compute = teacher_compute(config.precision);
-  remote_teacher = std::make_unique<RemoteTeacher>(ranks, rank.memory(),
-                                                   RemoteTeacher::Form{.width = teacher->config().width,
-                                                                       .hidden = compute,
-                                                                       .stream = core::sum_dtype(compute),
-                                                                       .fingerprint = teacher_fingerprint});
+  remote_teacher = std::make_unique<RemoteTeacher>(ranks, rank.memory(), form_of_answers());
   remote_teacher->keep_head(teacher->head().value, teacher->head_bias().value);
 }
 
@@ -198,10 +207,19 @@ void Session::open_cache(const Log& log) {
   log->info("teacher.source is not given: the cache, which is of {}, stands for it", manifest.identity.teacher_source);
 }
 
-void Session::release_teacher() {
-  if (!runs_elsewhere()) return;
-  streamed_teacher.reset();
-  teacher.reset();
+// Of what measured and started by the one beside the student nothing lies in memory when the other is read.
+void Session::prepare_teacher(bool is_asked, const Log& log) {
+  if (runs_elsewhere() && !is_asked) {
+    streamed_teacher.reset();
+    teacher.reset();
+  }
+  if (!relaid_teacher) return;
+  Rank& side = *rank.teacher_side();
+  const std::int64_t length = config.data.sequence_length;
+  relaid_teacher->take(
+      load_teacher(side, config, teacher_source_, *teacher_tensors_,
+                   on_stage(side, teacher_options(side, config.precision), *teacher_config, length), log),
+      length);
 }
 
 void Session::check_teacher(const Evaluation& evaluation) const {

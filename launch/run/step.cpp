@@ -1,7 +1,6 @@
 #include "launch/run/step.h"
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
 #include <map>
 #include <memory>
@@ -10,8 +9,11 @@
 
 #include "core/exchanges_of.h"
 #include "core/slice.h"
+#include "launch/run/clock.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/micro_pass.h"
+#include "launch/run/read_tokens.h"
+#include "launch/run/relaid_teacher.h"
 #include "launch/run/stage_teaching.h"
 
 namespace limbeck::launch {
@@ -23,8 +25,8 @@ using parallel::PipelineAction;
 
 /// The sequences of the step that this rank reads in one of its passes.
 core::Slice slice_of_pass(const Rank& rank, const StepText& samples, std::int64_t micro, std::int64_t micro_batches) {
-  const std::int64_t ranks = rank.mesh().dp().size();
-  return core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
+  const core::Comm& dp = rank.mesh().dp();
+  return sequences_of_pass(samples.num_sequences, dp.rank(), dp.size(), micro, micro_batches);
 }
 
 }  // namespace
@@ -46,7 +48,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
       "sequences a step, so that each has part of a reply",
       samples.num_tokens);
-  const auto begin = std::chrono::steady_clock::now();
+  auto since = Clock::now();
   const bool reads_cache = models.cached != nullptr && rank.is_last_stage(),
              has_parts = reads_cache && !models.cached->is_whole();
   StepInput input;
@@ -66,7 +68,9 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
   }
-  input.text_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  input.text_seconds = lap(since);
+  if (models.relaid != nullptr) input.answers = models.relaid->read(samples, micro_batches);
+  input.teacher_seconds = lap(since);
   return input;
 }
 

@@ -33,6 +33,8 @@
 
 namespace limbeck::launch {
 
+class RelaidTeacher;
+
 struct StepModels {
   nn::Transformer& student;
   const nn::Transformer* teacher;  // null: none runs beside the student
@@ -43,6 +45,7 @@ struct StepModels {
   CachedTeacher* cached = nullptr;
   RemoteTeacher* remote = nullptr;          // one on other ranks
   const TokenizerBridge* bridge = nullptr;  // one of other tokens
+  RelaidTeacher* relaid = nullptr;          // one over the same ranks in another layout
 };
 
 /// What stands in the teacher's place (objective.control); an untrained one is StepModels' teacher.
@@ -142,16 +145,17 @@ struct StepResult {
 struct StepInput {
   std::vector<nn::Batch> batches;              // of this rank, by micro-batch
   std::vector<CachedTeacher::Part> taught;     // of each, what the teacher's cache has of it; empty without one
-  std::vector<RemoteTeacher::Answer> answers;  // of each, what a teacher on other ranks says; empty without one
+  std::vector<RemoteTeacher::Answer> answers;  // of each, what one on other ranks or in another layout says; or empty
   std::vector<data::TokenBatch> texts;         // of each, whose whole distributions are read from the cache; empty else
   std::vector<BridgedBatch> bridged;           // of each, what a teacher of other tokens reads; empty without one
   std::vector<TokenShares> shares;             // of each, where there are several teachers
   core::Tensor per_target;                     // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                     // that the samples took to read
+  double teacher_seconds = 0;                  // that one in another layout took, until it was queued
 };
 
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
-/// where the step has no valid target.
+/// where the step has no valid target. Collective over all ranks with a teacher in another layout.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
                      std::int64_t micro_batches, const StepModels& models);
 /// What read_input will read of `samples`: the same batches, of sequences as cp cuts them, or whole.

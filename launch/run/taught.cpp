@@ -112,7 +112,7 @@ Taught teach(const StepContext& step, std::size_t micro) {
   if (!step.input.answers.empty()) {
     const RemoteTeacher::Answer& answer = step.input.answers[micro];
     taught.layers = answer.layers;
-    taught.outputs.push_back({answer.hidden, models.remote->head(), models.remote->head_bias()});
+    taught.outputs.push_back({answer.hidden, answer.head, answer.head_bias});
   }
   if (!step.input.taught.empty()) taught.layers = step.input.taught[micro].hidden;
   return taught;

@@ -91,4 +91,16 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
   return teacher;
 }
 
+GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers) {
+  GivenRows rows;
+  core::Tape off(core::Tape::Mode::Off);
+  nn::Pass pass = teacher.model->pass(batch);
+  pass.gives = [&](std::int64_t layer, const core::Var& given) {
+    if (std::ranges::count(layers, layer) > 0) rows.layers.emplace(layer, given.value);
+  };
+  if (teacher.streamed) teacher.streamed->watch(pass);
+  rows.hidden = teacher.model->forward(off, pass).hidden.value;
+  return rows;
+}
+
 }  // namespace limbeck::launch

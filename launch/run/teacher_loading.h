@@ -3,8 +3,11 @@
 //     LoadedTeacher teacher = load_teacher(rank, config, source, tensors, options, log);
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/nn/student/vocabulary_rows.h"
 #include "core/nn/transformer.h"
@@ -36,5 +39,13 @@ std::unique_ptr<nn::Transformer> read_teacher(const RunConfig& config, const Mod
 /// it this rank has (beside_head, on_stage).
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
                            const nn::VocabularyRows& tensors, const nn::ModelOptions& options, const Log& log);
+
+/// What a teacher gives of a batch without gradients; of several stages what its own has.
+struct GivenRows {
+  core::Tensor hidden;                          // [T,Ct], behind the last norm
+  std::map<std::int64_t, core::Tensor> layers;  // likewise behind those that are asked for
+};
+/// Of several stages collective, with the others' parts of the same batch.
+GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers);
 
 }  // namespace limbeck::launch

@@ -200,6 +200,8 @@ RemoteTeacher::Answer RemoteTeacher::take(const data::TokenBatch& batch) {
   if (core::host_values<std::int64_t>(asked.wants_stop)[0] != 0) request_stop();
   wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
   asked.answer.hidden = asked.answer.hidden.in(memory_);
+  asked.answer.head = head_;
+  asked.answer.head_bias = head_bias_;
   for (auto& [layer, rows] : asked.answer.layers) rows = rows.in(memory_);
   return std::move(asked.answer);
 }

@@ -120,10 +120,8 @@ class RemoteTeacher {
 
   /// The layers whose hidden states are answered from now on; what was asked before is forgotten.
   void want_layers(std::vector<std::int64_t> layers);
-  /// The head [V_local,Ct] and its bias, for whoever makes logits of answers.
+  /// The head [V_local,Ct] and its bias, which answers have for whoever makes logits of them.
   void keep_head(core::Tensor head, core::Tensor bias) { head_ = std::move(head), head_bias_ = std::move(bias); }
-  const core::Tensor& head() const { return head_; }
-  const core::Tensor& head_bias() const { return head_bias_; }
 
   /// Collective likewise, as often on each: these, of whole sequences, are taken next. One without sequences counts
   /// too.
@@ -132,8 +130,9 @@ class RemoteTeacher {
 
   /// Of the tokens T that this rank takes of a batch (TeacherRanks::place_of).
   struct Answer {
-    core::Tensor hidden;                          // [T,Ct], behind the last norm
-    std::map<std::int64_t, core::Tensor> layers;  // [T,Ct] each
+    core::Tensor hidden = {};  // [T,Ct], behind the last norm
+    core::Tensor head = {}, head_bias = {};
+    std::map<std::int64_t, core::Tensor> layers = {};  // [T,Ct] each
   };
   /// Collective likewise. Of a batch that was not asked for, or not in this order, it is asked now. What asks the
   /// teacher's ranks to stop (stop_flag.h) asks this one from here on.

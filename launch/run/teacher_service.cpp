@@ -112,14 +112,7 @@ class Service {
     text.documents = column(2);
     const nn::Batch batch = make_batch(rank_.memory(), text, 0, text.num_sequences);
     stages_.next();
-    core::Tape off(core::Tape::Mode::Off);
-    nn::Pass pass = teacher_.model->pass(batch);
-    std::map<std::int64_t, Tensor> layers;
-    pass.gives = [&](std::int64_t layer, const core::Var& given) {
-      if (std::ranges::count(question.layers, layer) > 0) layers.emplace(layer, given.value);
-    };
-    if (teacher_.streamed) teacher_.streamed->watch(pass);
-    const Tensor hidden = teacher_.model->forward(off, pass).hidden.value;
+    auto [hidden, layers] = rows_given(teacher_, batch, question.layers);
     if (!rank_.is_last_stage()) {
       tell(question, layers);
       return {};

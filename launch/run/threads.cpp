@@ -112,7 +112,9 @@ void say_ranks(Rank& rank, const RunConfig& config, const Log& log) {
   const bool binds = std::find(is_bound.begin(), is_bound.end(), 1) != is_bound.end();
   const std::string& layout = config.parallel.layout;
   const ParallelConfig& parallel = config.parallel;
-  const std::string of_teacher = rank.teacher_ranks() == nullptr
+  const std::string of_teacher = rank.teacher_side() != nullptr
+                                     ? fmt::format(", the teacher's {}", parallel.teacher_layout)
+                                 : rank.teacher_ranks() == nullptr
                                      ? ""
                                      : fmt::format(", and {} of the teacher, layout {}", parallel.teacher_ranks,
                                                    parallel.teacher_layout.empty() ? "dp" : parallel.teacher_layout);

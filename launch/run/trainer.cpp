@@ -73,7 +73,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   flops_per_token_ = nn::training_flops_per_token(student, s) + 3 * more * nn::forward_flops_per_expert(student);
   if (session.bridge)  // as if its tokens were as many as the student's
     flops_per_token_ += nn::forward_flops_per_token(session.bridge->teacher().config(), s);
-  if (session.teacher && !session.runs_elsewhere()) {
+  if (session.teacher && (!session.runs_elsewhere() || session.relaid_teacher)) {
     const nn::ModelConfig& teacher = session.teacher->config();
     const std::int64_t heads = session.student->config().num_predict_layers;  // beside the one of its pass
     flops_per_token_ += nn::forward_flops_per_token(teacher, s) +

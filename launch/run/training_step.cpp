@@ -101,7 +101,7 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
   times_ = {};
   StepInput input =
       read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches, models_);
-  const double text_seconds = input.text_seconds;
+  const double text_seconds = input.text_seconds, teacher_seconds = input.teacher_seconds;
   if (options_.records)
     for (nn::Batch& batch : input.batches) batch.forget_values();
   optimizer_.begin_step(rate);
@@ -110,6 +110,7 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
     times_ = {.passes = lap(since) - text_seconds};
   } else {
     queue(input, options);
+    times_.passes += teacher_seconds;
     ++num_queued_;
   }
   times_.text = text_seconds;

@@ -25,7 +25,7 @@ namespace limbeck::launch {
 /// Where a step's seconds went. Of a GPU's work, only until it was queued.
 struct StepTimes {
   double text = 0;       // reading the samples
-  double passes = 0;     // forward, backward, and the gradients' reductions; of a recorded step, all of it
+  double passes = 0;     // forward, backward, the teacher's, the gradients' reductions; of a recorded step, all of it
   double norm = 0;       // the global gradient norm
   double optimizer = 0;  // the update, the gathering of what is shared, and the wait for all that was queued
 };

@@ -86,7 +86,7 @@ class Steps {
     steps_.emplace(session_, log);
     session_.start_student();
     steps_->find_matches(session_.start.layers);
-    session_.release_teacher();
+    session_.prepare_teacher(/*is_asked=*/false, log);
   }
   Session& session() { return session_; }
   RunSteps& steps() { return *steps_; }

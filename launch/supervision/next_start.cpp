@@ -110,8 +110,10 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least) {
   const bool is_free = config.layout.empty() || config.layout == "auto";
   const parallel::Layout named = is_free ? parallel::Layout{} : parallel::parse_layout(config.layout);
   const parallel::Layout layout = without_dp(named);
+  const bool is_relaid = config.teacher_ranks == 0 && !config.teacher_layout.empty();
   const auto fits = [&](int n) {
     const auto students = n - static_cast<int>(config.teacher_ranks);
+    if (is_relaid && !parallel::world_fault(parallel::parse_layout(config.teacher_layout), n).empty()) return false;
     return students > 0 && (is_free || parallel::world_fault(layout, students).empty()) &&
            (config.shard_ranks == 0 || n % config.shard_ranks == 0);
   };

@@ -53,6 +53,8 @@ TEST(PlannedModels, RefuseWhatIsNotPlanned) {
   config.student_init.emplace();
   config.student_init->vocabulary_count = 100;
   EXPECT_THAT(error_of_plan(config), HasSubstr("plan: student_init.vocabulary_count is given, which is not planned"));
+  config = config_with("teacher { source: \"big\" } parallel { teacher_layout: \"tp2\" }");
+  EXPECT_THAT(error_of_plan(config), HasSubstr("plan: parallel.teacher_layout is given, which is not planned"));
 }
 
 }  // namespace

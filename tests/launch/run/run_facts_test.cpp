@@ -14,7 +14,12 @@ using ::testing::HasSubstr;
 RunFacts some_facts() {
   return {.model = ParameterFigures{100, 60, 90},
           .teacher = ParameterFigures{1000, 1000, 0},
-          .starts = {{.step = 0, .time = 1.5e9, .command = "limbeck train a.textproto", .ranks = 2, .layout = "dp2"},
+          .starts = {{.step = 0,
+                      .time = 1.5e9,
+                      .command = "limbeck train a.textproto",
+                      .ranks = 2,
+                      .layout = "dp2",
+                      .teacher_layout = "pp2"},
                      {.step = 40,
                       .time = 1.6e9,
                       .command = "limbeck train a.textproto --resume --out 'a b'",
@@ -45,6 +50,7 @@ TEST(RunFacts, AreWhatWasWritten) {
   EXPECT_EQ(last.teacher_ranks, 2);
   EXPECT_EQ(last.teacher_layout, "tp2");
   EXPECT_EQ(facts.starts[0].teacher_ranks, 0);
+  EXPECT_EQ(facts.starts[0].teacher_layout, "pp2");
   EXPECT_FALSE(to_json(some_facts())["starts"][0].contains("teacher_ranks"));
   EXPECT_EQ(last.threads, 4);
   EXPECT_EQ(last.host + last.processor + last.kernels + last.version, "node7a processorx86-64-v30.1.0");

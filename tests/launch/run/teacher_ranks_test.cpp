@@ -3,13 +3,11 @@
 
 #include <gmock/gmock.h>
 
-#include <array>
 #include <thread>
 
-#include "launch/run/step.h"
 #include "launch/run/teacher_service.h"
-#include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/matched_steps.h"
 #include "tests/support/tensors.h"
 #include "tests/support/thread_ranks.h"
 
@@ -30,51 +28,9 @@ struct Case {
   bool is_sharded = false;  // the teacher's experts
 };
 
-/// Two steps of the golden student beside a teacher of its width, held to two of its layers; the second reads
-/// all of its sequences but the first.
-template <class Then>
-void run_steps(launch::Rank& rank, const nn::Transformer* teacher, launch::RemoteTeacher* remote,
-               std::int64_t micro_batches, bool asks_ahead, const Then& then) {
-  const GoldenModel golden("matching.h5");
-  nn::Transformer student(golden.config(), rank.sharded(DType::F64));
-  student.load(golden.parameters());
-  parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
-  const optim::Distillation objective({.ce_weight = 0.3, .temperature = 1.5});
-  const launch::StepText first(golden.samples());
-  const launch::StepText second(first.fetch(1, first.num_sequences - 1));
-  const std::array<const launch::StepText*, 2> texts = {&first, &second};
-  const launch::HiddenMatch hidden{.weight = 0.6, .layers = {0, 2}};
-  if (remote != nullptr) {
-    remote->want_layers({0, 2});
-    if (asks_ahead)
-      for (const launch::StepText* text : texts) remote->ask(launch::batches_of(rank, *text, micro_batches, true));
-  }
-  for (const launch::StepText* text : texts) {
-    const launch::StepResult result = launch::forward_backward(
-        rank, {.student = student, .teacher = teacher, .objective = objective, .remote = remote}, *text,
-        {.micro_batches = micro_batches, .hidden = hidden}, sync);
-    then(result, student.parameters());
-  }
-}
-
 TEST(TeacherRanks, TeachAsBesideTheStudent) {
   const GoldenModel golden("matching.h5");
-  std::vector<launch::StepResult> expected;
-  std::vector<std::map<std::string, std::vector<double>>> gradients;
-  testing::run_ranks(1, [&](testing::RankWorld& world) {
-    launch::Rank rank(world.comm, "dp1", 1);
-    nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));
-    teacher.load(golden.parameters("/teacher/parameters"));
-    run_steps(rank, &teacher, nullptr, 1, false,
-              [&](const launch::StepResult& result, const core::ParameterList& parameters) {
-                expected.push_back(result);
-                auto& all = gradients.emplace_back();
-                for (const core::Parameter* p : parameters) all[p->name] = testing::values_of(p->slot->grad);
-              });
-  });
-  ASSERT_GT(expected[0].hidden, 0);
-  ASSERT_NE(expected[0].loss(), expected[1].loss());
-
+  const testing::MatchedSteps expected = testing::matched_steps_of_one_rank();
   for (const Case& c :
        {Case{"dp1", 1, "dp1", 1}, Case{"dp1", 1, "tp2", 2}, Case{"dp2", 2, "dp1", 1, 2}, Case{"dp3", 3, "dp2", 2},
         Case{"tp2", 2, "dp1", 1, 3}, Case{"dp1", 1, "dp2", 2}, Case{"tp2ep2", 4, "tp2", 4}, Case{"ep2", 2, "tp3", 3},
@@ -106,16 +62,7 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
               ranks, rank.memory(),
               {.width = model->config().width, .hidden = DType::F64, .stream = DType::F64, .fingerprint = fingerprint});
           remote.keep_head(model->head().value, model->head_bias().value);
-          std::size_t step = 0;
-          run_steps(rank, nullptr, &remote, c.micro_batches, asks_ahead,
-                    [&](const launch::StepResult& result, const core::ParameterList& parameters) {
-                      EXPECT_NEAR(result.loss(), expected[step].loss(), 1e-11);
-                      EXPECT_NEAR(result.hidden, expected[step].hidden, 1e-11);
-                      EXPECT_NEAR(result.head.kl, expected[step].head.kl, 1e-10);
-                      EXPECT_LE(testing::worst_gradient_error(parameters, gradients[step]), 1e-9);
-                      ++step;
-                    });
-          EXPECT_EQ(step, 2U);
+          testing::expect_matched_steps(rank, {.remote = &remote, .asks_ahead = asks_ahead}, c.micro_batches, expected);
         }
         ranks.dismiss();
       });

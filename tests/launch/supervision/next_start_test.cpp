@@ -265,6 +265,9 @@ TEST(FewerRanks, AreThoseThatTheLayoutCanHave) {
     EXPECT_EQ(next.layout.value_or("none"), c.layout == nullptr ? "none" : c.layout) << c.config.layout;
   }
   EXPECT_FALSE(fewer_ranks(parallel("tp2ep4"), 4, 1).ranks);
+  ParallelConfig relaid = parallel("");  // both layouts have to fit
+  relaid.teacher_layout = "pp3";
+  EXPECT_EQ(fewer_ranks(relaid, 8, 1).ranks, 6);
 }
 
 }  // namespace

@@ -69,6 +69,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   run_over("train", "tiny_moe", "layouts/hybrid_shard", "", 4);
   run_over("train", "tiny_moe", "layouts/all", "", 8);
   run_over("distill", "distill_offline_teacher", "layouts/teacher_ranks", "", 4);
+  run_over("distill", "distill_offline_teacher", "layouts/teacher_layout", "", 2);
   run("distill", "distill_smollm2", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
   const std::string small = "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3 ";
   run("distill", "distill_quick", small, 1);

@@ -1,4 +1,5 @@
-// Runs whose teacher has ranks of its own, beside the same with a teacher beside the student.
+// Runs whose teacher has ranks of its own, or a layout of its own over all, beside the same with a teacher beside the
+// student.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
@@ -89,6 +90,38 @@ TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
   expect_near(folder.metrics("bare")[3]["eval_kl"], expected[3]["eval_kl"], "eval_kl");
 }
 
+TEST(TeacherRankRuns, AreThoseOfATeacherInAnotherLayout) {
+  const RunFolder folder("teacher_layout");
+  write_jobs(folder);
+  folder.succeed("distill job.textproto --out beside");
+  const std::vector<json> expected = folder.metrics("beside");
+  ASSERT_EQ(expected.size(), 5U);
+  for (const auto& [name, ranks, student, teacher] :
+       {std::tuple("tensor", 2, "dp2", "tp2"),
+        {"stages", 4, "ep2 --set batch.micro_batches=2 --set precision.sharded_teacher=true", "pp2ep2"},
+        {"cut", 2, "cp2", "pp2"}}) {
+    const std::string output = folder.succeed(
+        fmt::format("distill job.textproto --out {} --set parallel.teacher_layout={} --set parallel.layout={}", name,
+                    teacher, student),
+        ranks);
+    EXPECT_THAT(output, HasSubstr(fmt::format(", the teacher's {};", teacher)));
+    expect_same(folder, name, expected);
+  }
+  const json start = json::parse(folder.read("tensor/start.json"))["starts"][0];
+  EXPECT_EQ(start["teacher_layout"], "tp2");
+  EXPECT_FALSE(start.contains("teacher_ranks"));
+  // Ended early and gone on with in another layout, whose first stages hold their layers to the teacher's too; the
+  // teacher beside the student is given back, for no set asks it.
+  const std::string bare = "distill job.textproto --out bare --set evaluation.set=[] --set parallel.layout=";
+  folder.succeed(bare + "tp2 --set parallel.teacher_layout=dp2 --steps 2", 2);
+  folder.succeed(bare + "pp2 --set parallel.teacher_layout=tp2 --resume", 2);
+  const std::vector<json> lines = folder.metrics("bare");
+  ASSERT_EQ(lines.size(), 5U);
+  for (std::size_t i = 0; i < lines.size(); ++i)
+    for (const char* figure : {"loss", "kl", "grad_norm"}) expect_near(lines[i][figure], expected[i][figure], figure);
+  expect_near(lines[3]["eval_kl"], expected[3]["eval_kl"], "eval_kl");
+}
+
 // Hidden states are asked for by the ranks that have the head, tokens are said through all stages; the first rank's
 // metrics say how long the last stage waited. Beside the head such a teacher would leave its stage one layer of six.
 TEST(TeacherRankRuns, BesideStagesTheLastOneAsks) {
@@ -139,8 +172,12 @@ TEST(TeacherRankRuns, AreRefusedWhereTheTeacherIsAskedForMore) {
   expect("--set teacher.cache=kept", "teacher.cache is given with parallel.teacher_ranks, expected one of the two", 1,
          "cached.textproto");
   expect("--set objective.sampled_text.by=TEACHER", "expected STUDENT: the teacher's ranks do not generate");
-  expect("--set parallel.teacher_ranks=0 --set parallel.teacher_layout=tp2",
-         "parallel.teacher_layout is given without parallel.teacher_ranks");
+  const std::string relaid = "--set parallel.teacher_ranks=0 --set parallel.teacher_layout=";
+  expect(relaid + "tp2", "parallel.teacher_layout: layout 'tp2': the world has 1 ranks, expected a multiple of 2");
+  expect(relaid + "dp1 --set objective.routers.weight=1",
+         "objective.routers.weight is given with parallel.teacher_layout, expected 0: routing does not travel");
+  expect(relaid + "dp1 --set objective.sampled_text.by=TEACHER",
+         "expected STUDENT: a teacher so laid does not generate");
   expect("--set parallel.teacher_ranks=2 --set parallel.teacher_layout=pp3",
          "layout 'pp3': the world has 2 ranks, expected a multiple of 3", 3);
   // A teacher that is not there is said once.

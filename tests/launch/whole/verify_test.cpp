@@ -73,10 +73,11 @@ TEST(Verify, ATeacherMayBeElsewhere) {
   const json found =
       verified(folder,
                "--set teacher.source=teacher --set objective.temperature=2 --steps 2 --precision float64 "
-               "--layouts tp2,dp2+parallel.teacher_ranks=1",
+               "--layouts tp2,dp2+parallel.teacher_ranks=1,dp2+parallel.teacher_layout=tp2",
                0);
-  ASSERT_EQ(found["layouts"].size(), 2U);
+  ASSERT_EQ(found["layouts"].size(), 3U);
   EXPECT_EQ(found["layouts"][1]["ranks"], 3);
+  EXPECT_EQ(found["layouts"][2]["ranks"], 2);
   verified(folder,
            "--set teacher.source=teacher --steps 1 "
            "--layouts dp1+parallel.teacher_ranks=2+parallel.teacher_layout=pp2",
