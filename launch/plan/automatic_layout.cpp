@@ -62,7 +62,7 @@ std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_rank
       facts.starts.back().ranks != num_ranks || facts.starts.back().teacher_ranks > 0)
     return std::nullopt;
   PlannedLayout layout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
-                       config.train.recompute};
+                       config.train.recompute, config.parallel.shard_ranks};
   if (parallel::parse_layout(layout.layout).pp > 1) layout.work = work_of(config);
   return layout;
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -112,6 +113,19 @@ std::string run_text(const Plan& plan) {
   return text + "\n";
 }
 
+/// Why the layouts have what they have beside their axes.
+std::string reasons_text(const std::vector<PlannedLayout>& layouts) {
+  const auto any = [&](const auto& has) { return std::ranges::any_of(layouts, has); };
+  std::string text;
+  if (any([](const PlannedLayout& l) { return l.shard != Shard::Nothing || l.recompute; }))
+    text += "shard, recompute: the least of them with which the layout fits\n";
+  if (any([](const PlannedLayout& l) { return l.shard_ranks > 0; }))
+    text += "within so many ranks: as the config says, or faster than among all\n";
+  if (any([](const PlannedLayout& l) { return l.layout.find("etp") != std::string::npos; }))
+    text += "etp: tried where experts would take more than a quarter of a device's memory with ep alone\n";
+  return text;
+}
+
 std::string layouts_text(const Plan& plan) {
   const std::string ranks = core::counted(plan.world.num_ranks, "rank");
   if (plan.layouts.empty() && feeds_any_layout(plan.config, plan.models, plan.world, *plan.cluster))
@@ -127,11 +141,12 @@ std::string layouts_text(const Plan& plan) {
   for (const PlannedLayout& l : plan.layouts) {
     const auto share = [&](double seconds) { return fmt::format("{:.0f} %", 100 * seconds / l.time.seconds()); };
     rows.push_back({l.layout, l.work ? l.work->text() : "-", l.sequence_parallel ? "yes" : "-",
-                    l.shard == Shard::Nothing ? "-" : std::string(name_of(l.shard)), l.recompute ? "yes" : "-",
+                    l.shard == Shard::Nothing ? "-" : sharing_text(l), l.recompute ? "yes" : "-",
                     bytes_text(l.plan.memory.held), time_text(l.time.seconds()), tokens_a_second(plan, l.time),
                     share(l.time.exposed), l.work ? share(l.time.waits) : "-"});
   }
-  return fmt::format("\nthe fastest that fit into {:.1f} GiB a device:\n", plan.cluster->memory_gib) + aligned(rows, 2);
+  return fmt::format("\nthe fastest that fit into {:.1f} GiB a device:\n", plan.cluster->memory_gib) +
+         aligned(rows, 2) + reasons_text(plan.layouts);
 }
 
 ordered_json memory_json(const MemoryParts& memory) {
