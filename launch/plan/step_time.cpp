@@ -73,11 +73,26 @@ double stage_waits(const RankPlan& plan, double seconds, double communication) {
   return times.makespan * times.bubble[static_cast<std::size_t>(plan.stage)];
 }
 
+std::int64_t tp_of(const RunConfig& config) {
+  return config.parallel.layout.empty() ? 1 : std::max(parallel::parse_layout(config.parallel.layout).tp, 1);
+}
+
+/// Of the attention in all passes, of all stages: what the others' keys travel beside.
+double attention_flops(const RunConfig& config, const PlannedModels& models, const RankPlan& plan) {
+  const std::int64_t length = config.data.sequence_length, without = -1;  // of (length + 1) / 2 keys
+  const auto of_student = [&](std::int64_t n) { return nn::training_flops_per_token(models.student, n) / 3; };
+  double a_token = (config.train.recompute ? 4 : 3) * (of_student(length) - of_student(without));
+  if (models.teacher)
+    a_token += nn::forward_flops_per_token(*models.teacher, length) -
+               nn::forward_flops_per_token(*models.teacher, without);
+  return static_cast<double>(plan.num_tokens) / static_cast<double>(tp_of(config)) * a_token;
+}
+
 /// Of the passes, of all stages where there are some, without the optimizer.
 double flops_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan, const PlannedWorld& world) {
   const parallel::Layout layout =
       config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
-  const double tokens = static_cast<double>(plan.num_tokens) / std::max(layout.tp, 1);
+  const double tokens = static_cast<double>(plan.num_tokens) / static_cast<double>(tp_of(config));
   const std::int64_t length = config.data.sequence_length;
   const ForwardFlops student = forward_flops(models.student, nn::training_flops_per_token(models.student, length) / 3);
   const std::int64_t parts = std::max(layout.ep, 1);
@@ -115,13 +130,18 @@ PassBytes bytes_of(const RunConfig& config, const RankPlan& plan) {
 /// What one stage of a pipeline sends to another.
 bool is_of_stages(const parallel::ExchangeCount& traffic) { return traffic.operation == "send"; }
 
+/// Keys and values that go round the ranks of a sequence, and their gradients, which come back.
+bool is_of_ring(const parallel::ExchangeCount& traffic) {
+  return traffic.group == "cp" && traffic.operation == "all_to_all";
+}
+
 /// Whether an exchange runs beside the passes: reductions of gradients, layers' values that are dealt, keys that go
-/// round; what stages send, which their schedule's time has. `by_cores`: it is made by the cores that compute, which it
-/// keeps from the passes then.
+/// round (beside their attention); what stages send, which their schedule's time has. `by_cores`: it is made by the
+/// cores that compute, which it keeps from the passes then.
 bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config, bool by_cores) {
   if (is_of_stages(traffic)) return true;
   if (by_cores) return false;
-  if (traffic.group == "cp") return traffic.operation == "all_to_all";
+  if (is_of_ring(traffic)) return true;
   const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
   return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
 }
@@ -142,7 +162,10 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   time.bytes = pass_bytes.tensors + pass_bytes.weights + step_bytes;
   time.products = share * all_products + plan.optimizer_flops / cluster.flops(master);
   time.memory = pass_memory + step_bytes / bytes_a_second;
+  const double attention =
+      share * attention_flops(config, models, plan) / cluster.flops(config.precision.compute);
   double hidden = 0, last = 0;  // `last`: what is left when the passes end
+  double keys = 0;              // that attention hides
   double sent = 0;              // of one stage to another, a call
   for (const parallel::ExchangeCount& t : plan.traffic) {
     const ClusterLink& link = cluster.link_of(t.ranks);
@@ -154,6 +177,11 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     time.exchanges += exchange.seconds;
     if (is_of_stages(t)) {
       sent = std::max(sent, exchange.seconds / std::max(calls, 1.0));
+    } else if (exchange.is_hidden && is_of_ring(t)) {
+      // A rank's keys travel while queries look at those of the rank before: beside the last ones nothing does.
+      const auto ranks = static_cast<double>(t.ranks.size());
+      keys = std::min(exchange.seconds, attention * (ranks - 1) / ranks);
+      time.exposed += exchange.seconds - keys;
     } else if (exchange.is_hidden) {
       hidden += exchange.seconds;
       last = std::max(last, exchange.seconds / std::max(calls, 1.0));
@@ -162,9 +190,9 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     }
     time.by_traffic.push_back(exchange);
   }
-  // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward. The optimizer
-  // waits for the sums.
-  const double passes = share * all_products + pass_memory, beside = passes * 2 / 3;
+  // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward, but for that
+  // which keys travel beside. The optimizer waits for the sums.
+  const double passes = share * all_products + pass_memory, beside = (passes - keys) * 2 / 3;
   if (hidden > 0) time.exposed += std::max(hidden - beside, last);
   time.waits = stage_waits(plan, share > 0 ? passes / share : all_products, sent);
   return time;

@@ -151,6 +151,36 @@ TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
   EXPECT_TRUE(time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, dealt).by_traffic[0].is_hidden);
 }
 
+// Of 16 tokens, 2 heads of 4 over 2.5 keys, two products of 2 operations each, forward and twice as much backward:
+// 3.84 us, of which half hides what two ranks send each other, and three quarters what four do.
+TEST_F(StepTimeTest, KeysTravelBesideTheirAttention) {
+  cluster.is_gpu = true;
+  cluster.inside.latency_us = cluster.between.latency_us = 0;
+  const double attention = 16 * 3 * 2.5 * 8 * 2 * 2 / 1e9;
+  const auto exposed = [&](std::vector<int> ranks, std::int64_t bytes, const RunConfig& c) {
+    return time({{"cp", "all_to_all", std::move(ranks), 6, bytes}}, c).exposed;
+  };
+  EXPECT_NEAR(exposed({0, 1}, 1900, config()), 0, 1e-15);
+  EXPECT_NEAR(exposed({0, 1}, 5000, config()), 5e-6 - attention / 2, 1e-12);
+  EXPECT_NEAR(exposed({0, 1, 2, 3}, 5000, config()), 5e-5 - attention * 3 / 4, 1e-12);
+  RunConfig c = config();
+  c.train.recompute = true;  // the forward once more, and its keys
+  EXPECT_NEAR(exposed({0, 1}, 5000, c), 5e-6 - attention * 4 / 3 / 2, 1e-12);
+  c = config();
+  c.parallel.layout = "cp2tp2";  // half of the heads
+  EXPECT_NEAR(exposed({0, 1}, 5000, c), 5e-6 - attention / 4, 1e-12);
+  teacher = config().model->architecture;
+  EXPECT_NEAR(exposed({0, 1}, 5000, config()), 5e-6 - attention * 4 / 3 / 2, 1e-12);
+  teacher.reset();
+  // What hides keys hides no sums; what all ranks choose is waited for.
+  const parallel::ExchangeCount keys{"cp", "all_to_all", {0, 1}, 6, 1000},
+      sums{"dp gradients", "all_reduce", {0, 1}, 100, 900'000'000}, chosen{"cp", "all_gather", {0, 1}, 1, 1000};
+  EXPECT_NEAR(time({keys, sums}, config()).exposed - time({sums}, config()).exposed, 1e-6 * 2 / 3, 1e-12);
+  EXPECT_NEAR(time({chosen}, config()).exposed, 1e-6, 1e-12);
+  cluster.is_gpu = false;  // the cores that copy are those that compute
+  EXPECT_NEAR(exposed({0, 1}, 1900, config()), 1.9e-6, 1e-12);
+}
+
 // Within a machine the cores that compute add up what they sum; between machines a wire carries it.
 TEST_F(StepTimeTest, CoresAddUpInTheirOwnTime) {
   const parallel::ExchangeCount inside{"dp gradients", "all_reduce", {0, 1}, 4, 0},
