@@ -141,7 +141,7 @@ class ImaginedRun {
       if (config_.precision.mapped_teacher || config_.precision.quantised_teacher != QuantisedWeights::None)
         take_kept(*teacher, config_.precision);
       teacher->end_filling();
-      memory.host = teacher->offloaded_bytes();
+      memory.host = plan_.teacher_host = teacher->offloaded_bytes();
     }
     memory.teacher = taken();
     const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
@@ -182,7 +182,8 @@ class ImaginedRun {
     memory.parameters += taken();
     optimizer.begin_training();
     memory.optimizer += taken();
-    memory.host += optimizer.offloaded_bytes();
+    plan_.optimizer_host = optimizer.offloaded_bytes();
+    memory.host += plan_.optimizer_host;
     values.gather();
     for (const core::Parameter* p : all) plan_.parameter_bytes += core::bytes_of(p->value.dtype(), p->value.numel());
 

@@ -92,9 +92,10 @@ std::optional<double> epochs_of(const Plan& plan) {
 std::string step_text(const Plan& plan) {
   const StepTime& time = *plan.time;
   return fmt::format(
-      "a step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}{}), {} tokens/s\n",
+      "a step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}{}{}), {} tokens/s\n",
       plan.cluster->name, time_text(time.seconds()), time_text(time.products), time_text(time.memory),
-      time_text(time.exposed), plan.rank.is_of_stages() ? ", waits for other stages " + time_text(time.waits) : "",
+      time_text(time.exposed), plan.rank.memory.host > 0 ? ", the bus to the host's memory " + time_text(time.bus) : "",
+      plan.rank.is_of_stages() ? ", waits for other stages " + time_text(time.waits) : "",
       tokens_a_second(plan, time));
 }
 
@@ -170,9 +171,9 @@ ordered_json traffic_json(const RankPlan& plan, const StepTime* time) {
 }
 
 ordered_json time_json(const StepTime& time) {
-  return {{"seconds", time.seconds()}, {"products", time.products}, {"memory", time.memory},
-          {"exposed", time.exposed},   {"waits", time.waits},       {"exchanges", time.exchanges},
-          {"flops", time.flops},       {"bytes", time.bytes}};
+  return {{"seconds", time.seconds()},   {"products", time.products}, {"memory", time.memory},
+          {"exposed", time.exposed},     {"bus", time.bus},           {"waits", time.waits},
+          {"exchanges", time.exchanges}, {"flops", time.flops},       {"bytes", time.bytes}};
 }
 
 ordered_json parameters_json(const nn::ModelConfig& model) {

@@ -73,8 +73,18 @@ double stage_waits(const RankPlan& plan, double seconds, double communication) {
   return times.makespan * times.bubble[static_cast<std::size_t>(plan.stage)];
 }
 
-std::int64_t tp_of(const RunConfig& config) {
-  return config.parallel.layout.empty() ? 1 : std::max(parallel::parse_layout(config.parallel.layout).tp, 1);
+/// Of which ep and tp are 1 where they are not named.
+parallel::Layout layout_of(const RunConfig& config) {
+  parallel::Layout layout;
+  if (!config.parallel.layout.empty()) layout = parallel::parse_layout(config.parallel.layout);
+  layout.ep = std::max(layout.ep, 1);
+  layout.tp = std::max(layout.tp, 1);
+  return layout;
+}
+
+/// Those of the passes that are this rank's, of tensors that are cut over tp.
+double tokens_of_rank(const RunConfig& config, const RankPlan& plan) {
+  return static_cast<double>(plan.num_tokens) / layout_of(config).tp;
 }
 
 /// Of the attention in all passes, of all stages: what the others' keys travel beside.
@@ -85,17 +95,26 @@ double attention_flops(const RunConfig& config, const PlannedModels& models, con
   if (models.teacher)
     a_token += nn::forward_flops_per_token(*models.teacher, length) -
                nn::forward_flops_per_token(*models.teacher, without);
-  return static_cast<double>(plan.num_tokens) / static_cast<double>(tp_of(config)) * a_token;
+  return tokens_of_rank(config, plan) * a_token;
+}
+
+/// Of the teacher's passes, of the rank that has most to do.
+double teacher_flops(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
+                     const PlannedWorld& world) {
+  if (!models.teacher) return 0;
+  const ForwardFlops forward =
+      forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, config.data.sequence_length));
+  const double of_fullest =
+      config.precision.sharded_teacher ? imbalance(world.expert_shares, *models.teacher, layout_of(config).ep) : 1;
+  return tokens_of_rank(config, plan) * (forward.others + forward.experts * of_fullest);
 }
 
 /// Of the passes, of all stages where there are some, without the optimizer.
 double flops_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan, const PlannedWorld& world) {
-  const parallel::Layout layout =
-      config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
-  const double tokens = static_cast<double>(plan.num_tokens) / static_cast<double>(tp_of(config));
+  const double tokens = tokens_of_rank(config, plan);
   const std::int64_t length = config.data.sequence_length;
   const ForwardFlops student = forward_flops(models.student, nn::training_flops_per_token(models.student, length) / 3);
-  const std::int64_t parts = std::max(layout.ep, 1);
+  const std::int64_t parts = layout_of(config).ep;
   const nn::MoeConfig& moe = models.student.moe;
   const double more =
       config.routing.expert_choice  // each takes its part of the tokens
@@ -106,13 +125,7 @@ double flops_of(const RunConfig& config, const PlannedModels& models, const Rank
   const bool has_frozen_base = config.adapters.has_value();  // whose weights get no gradient
   double flops = tokens * (has_frozen_base ? 2 : 3) * forward;
   if (config.train.recompute) flops += tokens * (forward - student.head);
-  if (models.teacher) {
-    const ForwardFlops teacher = forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, length));
-    const bool is_dealt = config.precision.sharded_teacher;
-    const double of_fullest = is_dealt ? imbalance(world.expert_shares, *models.teacher, parts) : 1;
-    flops += tokens * (teacher.others + teacher.experts * of_fullest);
-  }
-  return flops;
+  return flops + teacher_flops(config, models, plan, world);
 }
 
 /// Likewise: of tensors, and of weights and gradients.
@@ -124,7 +137,26 @@ PassBytes bytes_of(const RunConfig& config, const RankPlan& plan) {
   const double weights = static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2),
                gradients = static_cast<double>(plan.gradient_bytes) * 2;
   return {.tensors = uses_of_a_tensor * static_cast<double>(plan.given_bytes),
-          .weights = passes * (weights + gradients + static_cast<double>(plan.memory.teacher))};
+          .weights = passes * (weights + gradients + static_cast<double>(plan.memory.teacher + plan.teacher_host))};
+}
+
+/// Seconds that the teacher's layers, which are alike, take over the bus, and of these what nothing hides: each is
+/// copied while the one before it runs, the first of a pass while none does.
+struct TeacherCopies {
+  double seconds = 0, exposed = 0;
+};
+TeacherCopies teacher_copies(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
+                             const PlannedWorld& world, const Cluster& cluster) {
+  if (plan.teacher_host == 0) return {};
+  const auto layers = static_cast<double>(models.teacher->num_layers),
+             passes = static_cast<double>(config.batch.micro_batches),
+             bytes = static_cast<double>(plan.teacher_host);
+  const double runs = teacher_flops(config, models, plan, world) / cluster.flops(config.precision.compute) +
+                      passes * bytes / (cluster.memory_gb_s * 1e9);
+  TeacherCopies copies;
+  copies.seconds = passes * (layers * cluster.bus.latency_us * 1e-6 + bytes / (cluster.bus.gb_s * 1e9));
+  copies.exposed = copies.seconds / layers + (layers - 1) / layers * std::max(copies.seconds - runs, 0.0);
+  return copies;
 }
 
 /// What one stage of a pipeline sends to another.
@@ -162,6 +194,10 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   time.bytes = pass_bytes.tensors + pass_bytes.weights + step_bytes;
   time.products = share * all_products + plan.optimizer_flops / cluster.flops(master);
   time.memory = pass_memory + step_bytes / bytes_a_second;
+  const TeacherCopies copies = teacher_copies(config, models, plan, world, cluster);
+  // The optimizer's kernels read and write both memories at once, the host's each way at the same time.
+  const double host_step = static_cast<double>(plan.optimizer_host) / (cluster.bus.gb_s * 1e9);
+  time.bus = copies.exposed + std::max(host_step - step_bytes / bytes_a_second, 0.0);
   const double attention =
       share * attention_flops(config, models, plan) / cluster.flops(config.precision.compute);
   double hidden = 0, last = 0;  // `last`: what is left when the passes end
@@ -191,8 +227,9 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     time.by_traffic.push_back(exchange);
   }
   // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward, but for that
-  // which keys travel beside. The optimizer waits for the sums.
-  const double passes = share * all_products + pass_memory, beside = (passes - keys) * 2 / 3;
+  // which keys and a teacher's layers travel beside. The optimizer waits for the sums.
+  const double passes = share * all_products + pass_memory,
+               beside = (passes - keys - (copies.seconds - copies.exposed)) * 2 / 3;
   if (hidden > 0) time.exposed += std::max(hidden - beside, last);
   time.waits = stage_waits(plan, share > 0 ? passes / share : all_products, sent);
   return time;

@@ -56,7 +56,9 @@ TEST(ImaginedRun, WhatIsOffloadedIsTheHosts) {
     PlannedModels models = models_of(config);
     models.teacher = models.student;
     models.teacher->num_layers = 8;
-    return plan_rank(config, models, {.device = {.has_queue = has_queue}}).memory;
+    const RankPlan plan = plan_rank(config, models, {.device = {.has_queue = has_queue}});
+    EXPECT_EQ(plan.optimizer_host + plan.teacher_host, plan.memory.host);
+    return plan.memory;
   };
   const MemoryParts here = memory("", true), there = memory("offload: true ", true);
   const auto moved = static_cast<double>(here.optimizer - there.optimizer + here.teacher - there.teacher);

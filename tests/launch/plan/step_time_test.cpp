@@ -43,6 +43,8 @@ class StepTimeTest : public ::testing::Test {
     plan.parameter_bytes = 2000;
     plan.gradient_bytes = 1200;
     plan.optimizer_values = 500;
+    plan.optimizer_host = optimizer_host;
+    plan.teacher_host = teacher_host;
     plan.traffic = std::move(traffic);
     plan.pipeline = pipeline;
     plan.stage = 1;
@@ -63,6 +65,7 @@ class StepTimeTest : public ::testing::Test {
   Pipeline pipeline = {};
   std::int64_t given_bytes = 1'000'000;
   double optimizer_flops = 0;
+  std::int64_t optimizer_host = 0, teacher_host = 0;
   std::optional<nn::ModelConfig> teacher;
   PlannedWorld world{.num_ranks = 4};
 };
@@ -179,6 +182,46 @@ TEST_F(StepTimeTest, KeysTravelBesideTheirAttention) {
   EXPECT_NEAR(time({chosen}, config()).exposed, 1e-6, 1e-12);
   cluster.is_gpu = false;  // the cores that copy are those that compute
   EXPECT_NEAR(exposed({0, 1}, 1900, config()), 1.9e-6, 1e-12);
+}
+
+// 4000 bytes cross a bus of 10 MB/s, each way at the same time, while the same kernels are at the GPU's memory.
+TEST_F(StepTimeTest, TheOptimizerStepsOverTheBus) {
+  cluster.bus = {.gb_s = 0.01, .latency_us = 0};
+  const StepTime here = time({}, config());
+  EXPECT_EQ(here.bus, 0);
+  optimizer_host = 4000;
+  const StepTime there = time({}, config());
+  EXPECT_NEAR(there.bus, 4e-4 - 500 * 4 * 8 / 1e9, 1e-12);
+  EXPECT_NEAR(there.seconds() - here.seconds(), there.bus, 1e-12);
+  cluster.bus.gb_s = 1;
+  EXPECT_EQ(time({}, config()).bus, 0);
+}
+
+// Of four layers the first is copied before any runs, each other one beside the one before it.
+TEST_F(StepTimeTest, ATeachersLayersAreCopiedBesideItsOwn) {
+  cluster.is_gpu = true;
+  cluster.bus = {.gb_s = 0.01, .latency_us = 0};
+  teacher = config().model->architecture;
+  teacher->num_layers = 4;
+  RunConfig c = config();
+  c.batch.micro_batches = 2;
+  const StepTime here = time({}, c);
+  teacher_host = 8000;
+  const double copied = 2 * 8000 / 1e7, read = 2 * 8000 / 1e9,
+               runs = 16 * nn::forward_flops_per_token(*teacher, 4) / 1e9 + read;
+  ASSERT_LT(runs, copied);
+  const StepTime there = time({}, c);
+  EXPECT_NEAR(there.bus, copied / 4 + (copied - runs) * 3 / 4, 1e-12);
+  EXPECT_NEAR(there.memory - here.memory, read, 1e-12);
+  cluster.bus.latency_us = 1;  // of each layer
+  EXPECT_NEAR(time({}, c).bus - there.bus, 2 * 4 * 1e-6, 1e-12);
+  cluster.bus = {.gb_s = 1, .latency_us = 0};  // as fast as the memory: the passes take longer
+  EXPECT_NEAR(time({}, c).bus, copied / 100 / 4, 1e-12);
+  // What hides copies hides no sums.
+  const parallel::ExchangeCount sums{"dp gradients", "all_reduce", {0, 1}, 100, 900'000'000};
+  const double exposed = time({sums}, c).exposed;
+  teacher_host = 0;
+  EXPECT_NEAR(exposed - time({sums}, c).exposed, (copied / 100 * 3 / 4 - read) * 2 / 3, 1e-12);
 }
 
 // Within a machine the cores that compute add up what they sum; between machines a wire carries it.
