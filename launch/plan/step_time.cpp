@@ -92,7 +92,7 @@ double attention_flops(const RunConfig& config, const PlannedModels& models, con
   const std::int64_t length = config.data.sequence_length, without = -1;  // of (length + 1) / 2 keys
   const auto of_student = [&](std::int64_t n) { return nn::training_flops_per_token(models.student, n) / 3; };
   double a_token = (config.train.recompute ? 4 : 3) * (of_student(length) - of_student(without));
-  if (models.teacher)
+  if (teacher_runs(config, models))
     a_token += nn::forward_flops_per_token(*models.teacher, length) -
                nn::forward_flops_per_token(*models.teacher, without);
   return tokens_of_rank(config, plan) * a_token;
@@ -101,7 +101,7 @@ double attention_flops(const RunConfig& config, const PlannedModels& models, con
 /// Of the teacher's passes, of the rank that has most to do.
 double teacher_flops(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                      const PlannedWorld& world) {
-  if (!models.teacher) return 0;
+  if (!teacher_runs(config, models)) return 0;
   const ForwardFlops forward =
       forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, config.data.sequence_length));
   const double of_fullest =
@@ -132,12 +132,13 @@ double flops_of(const RunConfig& config, const PlannedModels& models, const Rank
 struct PassBytes {
   double tensors = 0, weights = 0;
 };
-PassBytes bytes_of(const RunConfig& config, const RankPlan& plan) {
+PassBytes bytes_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan) {
   const auto passes = static_cast<double>(config.batch.micro_batches);
   const double weights = static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2),
-               gradients = static_cast<double>(plan.gradient_bytes) * 2;
+               gradients = static_cast<double>(plan.gradient_bytes) * 2,
+               teacher = static_cast<double>(plan.memory.teacher + plan.teacher_host);
   return {.tensors = uses_of_a_tensor * static_cast<double>(plan.given_bytes),
-          .weights = passes * (weights + gradients + static_cast<double>(plan.memory.teacher + plan.teacher_host))};
+          .weights = passes * (weights + gradients + (teacher_runs(config, models) ? teacher : 0))};
 }
 
 /// Seconds that the teacher's layers, which are alike, take over the bus, and of these what nothing hides: each is
@@ -147,7 +148,7 @@ struct TeacherCopies {
 };
 TeacherCopies teacher_copies(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                              const PlannedWorld& world, const Cluster& cluster) {
-  if (plan.teacher_host == 0) return {};
+  if (plan.teacher_host == 0 || !teacher_runs(config, models)) return {};
   const auto layers = static_cast<double>(models.teacher->num_layers),
              passes = static_cast<double>(config.batch.micro_batches),
              bytes = static_cast<double>(plan.teacher_host);
@@ -186,7 +187,7 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   const core::DType master = config.precision.master;  // in which the optimizer works
   const double all_flops = flops_of(config, models, plan, world), share = share_of_stage(plan),
                all_products = all_flops / cluster.flops(config.precision.compute);
-  const PassBytes pass_bytes = bytes_of(config, plan);
+  const PassBytes pass_bytes = bytes_of(config, models, plan);
   const double step_bytes = static_cast<double>(core::bytes_of(master, plan.optimizer_values)) * optimizer_uses,
                bytes_a_second = cluster.memory_gb_s * 1e9,
                pass_memory = pass_bytes.tensors / cluster.kernel_rate() + pass_bytes.weights / bytes_a_second;

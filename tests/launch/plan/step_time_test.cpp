@@ -184,6 +184,18 @@ TEST_F(StepTimeTest, KeysTravelBesideTheirAttention) {
   EXPECT_NEAR(exposed({0, 1}, 1900, config()), 1.9e-6, 1e-12);
 }
 
+// It is in memory to be measured by alone.
+TEST_F(StepTimeTest, NoTeacherRunsWhereSmoothedLabelsStandInItsPlace) {
+  RunConfig c = config();
+  const StepTime without = time({}, c);
+  teacher = c.model->architecture;
+  teacher_host = 8000;
+  EXPECT_GT(time({}, c).flops, without.flops);
+  c.objective.control = Control::SmoothedLabels;
+  EXPECT_EQ(time({}, c).flops, without.flops);
+  EXPECT_EQ(time({}, c).seconds(), without.seconds());
+}
+
 // 4000 bytes cross a bus of 10 MB/s, each way at the same time, while the same kernels are at the GPU's memory.
 TEST_F(StepTimeTest, TheOptimizerStepsOverTheBus) {
   cluster.bus = {.gb_s = 0.01, .latency_us = 0};
