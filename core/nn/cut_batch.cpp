@@ -145,7 +145,7 @@ std::array<core::Slice, 2> pieces_of(std::int64_t length, ContextPlace place) {
   return {core::slice_of(length, place.rank, pieces), core::slice_of(length, pieces - 1 - place.rank, pieces)};
 }
 
-Batch make_cut_batch(const MemoryPtr& memory, const BatchColumns& c, ContextPlace place) {
+Batch make_cut_batch(const MemoryPtr& memory, const BatchColumns& c, ContextPlace place, bool with_runs) {
   const Batch whole = make_batch(memory->host(), c);  // checks the columns
   std::vector<Share> shares;
   for (std::int64_t r = 0; r < place.size; ++r) shares.push_back(share_of(c.sequence_offsets, {r, place.size}));
@@ -171,7 +171,7 @@ Batch make_cut_batch(const MemoryPtr& memory, const BatchColumns& c, ContextPlac
   for (const Share& share : shares)
     ring.parts.push_back({column_of(memory, share.offsets), column_of(memory, taken(c.position, share)),
                           column_of(memory, taken(c.document, share)), share.pieces});
-  ring.runs = sequence_runs(memory, c, shares, place.rank, batch.document);
+  if (with_runs) ring.runs = sequence_runs(memory, c, shares, place.rank, batch.document);
   batch.ring = std::make_shared<const core::RingLayout>(std::move(ring));
   return batch;
 }

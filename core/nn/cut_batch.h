@@ -24,6 +24,7 @@ std::array<core::Slice, 2> pieces_of(std::int64_t length, ContextPlace place);
 
 /// Of the columns of whole sequences, which every rank has, those of the rank's tokens. What a token takes from others
 /// of its document (its context, the tokens ahead) is of the whole. Global counts are those of the whole too.
-Batch make_cut_batch(const MemoryPtr& memory, const BatchColumns& columns, ContextPlace place);
+/// `with_runs`: for models with layers of Mamba-2, which alone read RingLayout::runs.
+Batch make_cut_batch(const MemoryPtr& memory, const BatchColumns& columns, ContextPlace place, bool with_runs = true);
 
 }  // namespace limbeck::nn

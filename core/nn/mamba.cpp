@@ -28,6 +28,12 @@ std::optional<core::SequenceState> state_of(const Pass& pass, std::int64_t layer
   return core::SequenceState{pass.cache->state(layer, which), pass.slots};
 }
 
+const core::SequenceRuns& runs_of(const Pass& pass) {
+  const core::SequenceRuns& runs = pass.batch.ring->runs;
+  core::check(runs.slots.defined(), "mamba: a cut batch without runs, expected one that was made with them");
+  return runs;
+}
+
 }  // namespace
 
 Var Mamba::forward(Tape& tape, const Pass& pass, const Var& input, std::int64_t layer) const {
@@ -36,7 +42,7 @@ Var Mamba::forward(Tape& tape, const Pass& pass, const Var& input, std::int64_t 
     const Var weight = as_var(*filters.weight);
     const std::optional<Var> bias = core::as_optional_var(filters.bias);
     return pass.context != nullptr
-               ? core::cut_causal_conv(tape, of, weight, bias, pass.batch.ring->runs, *pass.context)
+               ? core::cut_causal_conv(tape, of, weight, bias, runs_of(pass), *pass.context)
                : core::causal_conv(tape, of, weight, bias, sequences, state_of(pass, layer, which));
   };
   std::vector<Projection> projections = {{x}, {dt}, {z}};
@@ -51,8 +57,8 @@ Var Mamba::forward(Tape& tape, const Pass& pass, const Var& input, std::int64_t 
   const Var inputs = filtered(taken(0), of_x, of_inputs), steps = taken(1), gate = taken(2);
   const core::ScanWeights weights{as_var(*dt_bias), as_var(*a_log), as_var(*skip)};
   const Var mixed = pass.context != nullptr
-                        ? core::cut_state_scan(tape, inputs, steps, writes, reads, weights, shape,
-                                               pass.batch.ring->runs, *pass.context)
+                        ? core::cut_state_scan(tape, inputs, steps, writes, reads, weights, shape, runs_of(pass),
+                                               *pass.context)
                         : core::state_scan(tape, inputs, steps, writes, reads, weights, shape, sequences,
                                            state_of(pass, layer, of_heads));
   const bool is_cut = norm->value.shape()[0] < inner_width;

@@ -32,7 +32,7 @@ struct RingLayout {
   /// [ranks of queries][ranks of keys]: how many positions the nearest key lies behind a query of its document that is
   /// not before it; -1: there is none.
   std::vector<std::int64_t> nearest;
-  SequenceRuns runs = {};  // of the rank itself and all others, for what goes along sequences
+  SequenceRuns runs = {};  // of the rank itself and all others, for what goes along sequences, where anything does
 
   std::int64_t size() const { return std::ssize(parts); }
   std::int64_t num_tokens(std::int64_t rank) const { return parts[static_cast<std::size_t>(rank)].position.numel(); }

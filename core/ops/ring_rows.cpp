@@ -1,7 +1,6 @@
 #include "core/ops/ring_rows.h"
 
-#include <utility>
-#include <vector>
+#include <algorithm>
 
 namespace limbeck::core {
 namespace {
@@ -25,26 +24,19 @@ void for_each_piece(const RingLayout& ring, std::int64_t rank, F f) {
 }  // namespace
 
 Tensor whole_rows(const Tensor& rows, const RingLayout& ring, nn::ContextComm& comm) {
-  std::int64_t total = 0;
-  for (std::int64_t r = 0; r < ring.size(); ++r) total += ring.num_tokens(r);
-  const Tensor whole = room_for(rows, total);
-  const auto put = [&](const Tensor& of_rank, std::int64_t rank) {
-    for_each_piece(ring, rank, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
-      whole.rows(to, count).copy_from(of_rank.rows(from, count));
+  std::int64_t total = 0, most = 0;
+  for (std::int64_t r = 0; r < ring.size(); ++r) {
+    total += ring.num_tokens(r);
+    most = std::max(most, ring.num_tokens(r));
+  }
+  const std::int64_t own = rows.shape()[0];
+  const Tensor even = own == most ? rows : room_for(rows, most);  // of which what is behind its rows is unread
+  if (own < most) even.rows(0, own).copy_from(rows);
+  const Tensor all = comm.gather(even), whole = room_for(rows, total);
+  for (std::int64_t r = 0; r < ring.size(); ++r)
+    for_each_piece(ring, r, [&](std::int64_t to, std::int64_t from, std::int64_t count) {
+      whole.rows(to, count).copy_from(all.rows(r * most + from, count));
     });
-  };
-  const auto behind = [&](std::int64_t step) { return (comm.rank() - step + ring.size()) % ring.size(); };
-  std::vector<std::pair<Tensor, CommHandle>> arriving;
-  for (std::int64_t step = 1; step < ring.size(); ++step) {
-    const Tensor room = room_for(rows, ring.num_tokens(behind(step)));
-    arriving.emplace_back(room, comm.start_pass(step, rows, room));
-  }
-  put(rows, comm.rank());
-  for (std::int64_t step = 1; step < ring.size(); ++step) {
-    auto& [room, handle] = arriving[static_cast<std::size_t>(step - 1)];
-    handle.wait();
-    put(room, behind(step));
-  }
   return whole;
 }
 

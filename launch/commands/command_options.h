@@ -13,6 +13,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "launch/commands/command_line.h"
 #include "launch/config/config_fields.h"
@@ -37,6 +38,12 @@ CLI::Validator number(const Range& range) {
   };
   return {problem, ""};
 }
+
+/// A file that can be made where its folder is there: known before hours of work.
+CLI::Validator in_a_folder();
+
+/// Of the commands that work by a config.
+void add_config_options(CLI::App& app, std::vector<std::string>& sets);
 
 template <class Options>
 std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(const Options&)> run) {

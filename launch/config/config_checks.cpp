@@ -308,9 +308,6 @@ void check_guard(const RunConfig& config, const ParsedConfig& parsed) {
 
 void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
   const ParallelConfig& parallel = config.parallel;
-  const RefusalBeside refuse_automatic{parsed, "parallel.layout auto"};
-  refuse_automatic(parallel.layout == "auto" && parallel.shard_ranks > 0, "parallel.shard_ranks",
-                   "0: it is not chosen");
   if (parallel.shard == Shard::Nothing) {
     if (parallel.shard_ranks > 0)
       fail_usage("{}: parallel.shard_ranks is given without parallel.shard, expected both or neither",

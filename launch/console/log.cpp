@@ -2,7 +2,6 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 
-#include <charconv>
 #include <cstdlib>
 #include <initializer_list>
 #include <optional>
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "launch/console/console.h"
+#include "launch/console/read_number.h"
 #include "launch/console/slurm_tasks.h"
 #include "launch/console/streams.h"
 
@@ -23,9 +23,8 @@ int first_number(std::initializer_list<const char*> variables, int otherwise) {
   for (const char* variable : variables) {
     const char* text = std::getenv(variable);
     if (text == nullptr) continue;
-    const std::string_view value(text);
-    int number = 0;
-    if (std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc()) return number;
+    std::string_view value(text);
+    if (const auto number = take_number(value)) return *number;
   }
   return otherwise;
 }

@@ -1,4 +1,5 @@
-// Whole numbers within what others write: lines of mpirun, lists of hosts, variables of Slurm.
+// Whole numbers within what others write: lines of mpirun, lists of hosts, variables of launchers, limits of control
+// groups.
 //
 //     std::string_view text = "12 of 16";
 //     take_number(text)                        // 12; text is " of 16"

@@ -63,7 +63,7 @@ std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_rank
       !facts.starts.back().teacher_layout.empty())
     return std::nullopt;
   PlannedLayout layout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
-                       config.train.recompute};
+                       config.train.recompute, config.parallel.shard_ranks};
   if (parallel::parse_layout(layout.layout).pp > 1) layout.work = work_of(config);
   return layout;
 }
@@ -83,6 +83,7 @@ Cluster usual_cluster(const RunConfig& config, int ranks_a_machine, int num_rank
     cluster.memory_gb_s = 2400;
     cluster.inside = {.gb_s = 350, .latency_us = 10};
     cluster.between = {.gb_s = 42, .latency_us = 20};
+    cluster.bus = {.gb_s = 50};
     return cluster;
   }
   constexpr double tflops_a_core = 0.06, gb_s_a_machine = 25;  // examples/clusters/laptop.textproto

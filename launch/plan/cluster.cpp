@@ -78,6 +78,7 @@ Cluster load_cluster(const std::filesystem::path& path) {
   if (d.has_threads()) c.threads = numbers.count("device.threads", d.threads());
   if (c.devices_a_node > 1 || m.has_inside()) c.inside = numbers.link("inside", m.inside());
   if (c.nodes > 1 || m.has_between()) c.between = numbers.link("between", m.between());
+  if (m.has_bus()) c.bus = numbers.link("bus", m.bus());
   c.watts_a_node = numbers.amount("watts_a_node", m.watts_a_node());
   if (m.has_watts_factor()) c.watts_factor = numbers.within("watts_factor", m.watts_factor(), 1.0, 1000.0);
   c.device_hour = numbers.amount("price.device_hour", m.price().device_hour());
@@ -113,6 +114,7 @@ plan::Cluster message_of(const Cluster& c) {
   if (c.watts > 0) d.set_watts(c.watts);
   if (c.inside.gb_s > 0) *m.mutable_inside() = message_of(c.inside);
   if (c.between.gb_s > 0) *m.mutable_between() = message_of(c.between);
+  if (c.is_gpu) *m.mutable_bus() = message_of(c.bus);
   if (c.watts_a_node > 0) m.set_watts_a_node(c.watts_a_node);
   if (c.watts_factor > 1) m.set_watts_factor(c.watts_factor);
   if (c.device_hour > 0) m.mutable_price()->set_device_hour(c.device_hour);

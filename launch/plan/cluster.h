@@ -35,6 +35,9 @@ struct Cluster {
   std::int64_t threads = 0;  // of a rank, whose rates they are; 0: not known
   double watts = 0;          // 0: not known
   ClusterLink inside = {}, between = {};
+  /// Of a GPU to its host's memory: PCIe 4.0 of 16 lanes has 16 GT/s a lane, of 130 bits 128 of data (PCI Express Base
+  /// Specification 4.0), 31.5 GB/s each way, of which four fifths are taken to be reached.
+  ClusterLink bus = {.gb_s = 25};
   double watts_a_node = 0;
   double watts_factor = 1;
   double device_hour = 0;  // 0: not known

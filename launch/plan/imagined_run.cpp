@@ -15,6 +15,7 @@
 #include "launch/run/clock.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/expert_placement.h"
+#include "launch/run/hidden_projectors.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/rank.h"
 #include "launch/run/run_models.h"
@@ -86,12 +87,13 @@ void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
   }
 }
 
-/// What there is to train of a student, frozen or not: its own parameters, and its adapters.
-core::ParameterList all_of(nn::Transformer& student, std::optional<nn::Adapters>& adapters) {
+/// What there is to train, frozen or not: the student's own parameters, its adapters, and what is beside it.
+core::ParameterList all_of(nn::Transformer& student, std::optional<nn::Adapters>& adapters,
+                           HiddenProjectors& projectors) {
   core::ParameterList all = student.parameters();
-  if (!adapters) return all;
-  const core::ParameterList more = adapters->parameters();
-  all.insert(all.end(), more.begin(), more.end());
+  const auto append = [&](const core::ParameterList& more) { all.insert(all.end(), more.begin(), more.end()); };
+  if (adapters) append(adapters->parameters());
+  append(projectors.parameters());
   return all;
 }
 
@@ -106,11 +108,14 @@ struct WholeStudent {
   std::vector<std::string> names, trained;
   std::int64_t trainable = 0;  // values
 };
-WholeStudent whole_student(const RunConfig& config, const nn::ModelConfig& architecture) {
-  nn::Transformer student(architecture, {.memory = core::Memory::imagined({}), .with_predict = true});
+WholeStudent whole_student(const RunConfig& config, const PlannedModels& models) {
+  const core::MemoryPtr memory = core::Memory::imagined({});
+  nn::Transformer student(models.student, {.memory = memory, .with_predict = true});
   std::optional<nn::Adapters> adapters;
   if (config.adapters) adapters.emplace(student, adapter_options(*config.adapters), core::DType::F32);
-  const core::ParameterList all = all_of(student, adapters);
+  HiddenProjectors projectors({.memory = memory}, config, models.student, models.teacher,
+                              [](std::int64_t) { return true; });
+  const core::ParameterList all = all_of(student, adapters, projectors);
   WholeStudent whole;
   whole.names = names_of(all);
   const core::ParameterList trained =
@@ -130,6 +135,7 @@ class ImaginedRun {
     const auto traffic = std::make_shared<parallel::TrafficLog>();
     Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_,
               expert_exchange_of(config_.parallel));
+    records_steps(config_, rank);  // or it throws
     check_cut_sequences(config_, models_.student, rank.context_place());
     check_expert_choice(config_.routing, models_.student);
     plan_.pipeline = planned_pipeline(config_, models_, rank.mesh().pp().size());
@@ -141,7 +147,14 @@ class ImaginedRun {
       if (config_.precision.mapped_teacher || config_.precision.quantised_teacher != QuantisedWeights::None)
         take_kept(*teacher, config_.precision);
       teacher->end_filling();
-      memory.host = teacher->offloaded_bytes();
+      memory.host = plan_.teacher_host = teacher->offloaded_bytes();
+    }
+    std::optional<nn::Transformer> untrained;
+    if (teacher && config_.objective.control == Control::Untrained) {
+      untrained.emplace(*models_.teacher, among_ranks(rank, untrained_options(rank, config_.precision)));
+      untrained->end_filling();
+      plan_.teacher_host = untrained->offloaded_bytes();
+      memory.host += plan_.teacher_host;
     }
     memory.teacher = taken();
     const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
@@ -150,9 +163,12 @@ class ImaginedRun {
     if (config_.adapters)
       adapters.emplace(student, adapter_options(*config_.adapters), config_.precision.master, options.place);
     if (!memory_->is_imagined()) student.init_random(config_.train.seed);
-    const core::ParameterList all = all_of(student, adapters);
+    HiddenProjectors projectors({.memory = memory_, .dtype = config_.precision.master, .place = options.place}, config_,
+                                models_.student, models_.teacher,
+                                [&](std::int64_t layer) { return plan_.pipeline.stage_of(layer) == plan_.stage; });
+    const core::ParameterList all = all_of(student, adapters, projectors);
     memory.parameters = taken();
-    const WholeStudent whole = whole_student(config_, models_.student);
+    const WholeStudent whole = whole_student(config_, models_);
     plan_.trainable = whole.trainable;
     const std::vector<optim::Trained> trained =
         optim::apply_groups(all, optimizer_groups(config_.optimizer), whole.names);
@@ -182,20 +198,25 @@ class ImaginedRun {
     memory.parameters += taken();
     optimizer.begin_training();
     memory.optimizer += taken();
-    memory.host += optimizer.offloaded_bytes();
+    plan_.optimizer_host = optimizer.offloaded_bytes();
+    memory.host += plan_.optimizer_host;
     values.gather();
     for (const core::Parameter* p : all) plan_.parameter_bytes += core::bytes_of(p->value.dtype(), p->value.numel());
 
     RunObjective objective(config_, models_.teacher.has_value());
     objective.begin_step(1, false);
-    TrainingStep step(rank, {student, teacher ? &*teacher : nullptr, objective.get()}, sync, optimizer, values,
-                      fragments, {.clip_norm = config_.optimizer.clip_norm, .names = whole.trained});
+    nn::Transformer* const taught_by = untrained ? &*untrained : teacher ? &*teacher : nullptr;
+    TrainingStep step(rank, {student, taught_by, objective.get()}, sync, optimizer, values, fragments,
+                      {.clip_norm = config_.optimizer.clip_norm, .names = whole.trained});
     memory.start = memory_->statistics().peak_bytes;
     const auto state = [&] {
       const bool is_elsewhere = config_.adapters && config_.model && !config_.model->source.empty();
-      return state_of(is_elsewhere ? nullptr : &student, fragments, adapters ? &*adapters : nullptr, optimizer);
+      core::StateDict all_state =
+          state_of(is_elsewhere ? nullptr : &student, fragments, adapters ? &*adapters : nullptr, optimizer);
+      all_state.merge(projectors.state_dict());
+      return all_state;
     };
-    if (num_steps > 0) make_steps(rank, step, optimizer, *traffic, state, num_steps);
+    if (num_steps > 0) make_steps(rank, step, optimizer, *traffic, state, projectors.by_layer(), num_steps);
     memory.held = memory_->statistics().system_bytes;
     return plan_;
   }
@@ -247,7 +268,8 @@ class ImaginedRun {
   }
 
   void make_steps(Rank& rank, TrainingStep& step, optim::Optimizer& optimizer, parallel::TrafficLog& traffic,
-                  const std::function<core::StateDict()>& state, int num_steps) {
+                  const std::function<core::StateDict()>& state, const core::ParameterList& projectors,
+                  int num_steps) {
     const StepText text = text_of(config_, models_.tokens);
     for (const data::TokenBatch& batch : batches_of(rank, text, config_.batch.micro_batches))
       plan_.num_tokens += std::ssize(batch.tokens);
@@ -255,6 +277,7 @@ class ImaginedRun {
     options.pipeline = &plan_.pipeline;
     if (models_.teacher) {
       options.hidden = hidden_match(config_.objective.hidden_states, models_.student, *models_.teacher, {});
+      if (options.hidden) options.hidden->projectors = projectors;
       options.updates = update_matches(config_.objective, models_.student, *models_.teacher, {});
       options.routers = router_match(config_.objective.routers, models_.student, *models_.teacher, {});
     }
@@ -305,7 +328,7 @@ std::string layout_text(const RunConfig& config, int num_ranks) {
 Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, int num_stages) {
   check_pipeline(config, models.student, num_stages);
   const double beside_head =
-      models.teacher ? nn::forward_flops_per_token(*models.teacher, config.data.sequence_length) : 0;
+      teacher_runs(config, models) ? nn::forward_flops_per_token(*models.teacher, config.data.sequence_length) : 0;
   return pipeline_of(config, models.student, num_stages, beside_head);
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "launch/run/cut_sequences.h"
+#include "parallel/axes/check_sharding.h"
 #include "parallel/axes/mesh.h"
 
 namespace limbeck::launch {
@@ -42,9 +43,9 @@ std::int64_t most_parts(const nn::ModelConfig& model) {
 }
 
 /// "pp2tp2ep4": dp is what is left.
-std::string layout_text(int ranks, int pp, int cp, int tp, int ep) {
+std::string layout_text(int ranks, int pp, int cp, int tp, int ep, int etp) {
   std::string text;
-  for (const auto& [name, size] : {std::pair("pp", pp), std::pair("cp", cp), std::pair("tp", tp), std::pair("ep", ep)})
+  for (const auto& [name, size] : {std::pair("pp", pp), {"cp", cp}, {"tp", tp}, {"ep", ep}, {"etp", etp}})
     if (size > 1) text += fmt::format("{}{}", name, size);
   return text.empty() ? fmt::format("dp{}", ranks) : text;
 }
@@ -53,6 +54,23 @@ class Search {
  public:
   Search(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, const Cluster& cluster)
       : config_(config), models_(models), world_(world), cluster_(cluster) {}
+
+  /// Of those that all_that_fit finds, in the order of their times, the first few that share something: the same within
+  /// nodes, between which nothing goes then but sums of shares, where that fits and is faster.
+  void share_within_nodes(std::vector<PlannedLayout>& found) const {
+    std::size_t tried = 0;
+    for (PlannedLayout& layout : found) {
+      if (tried == most_within_nodes) return;
+      if (!may_share_within_nodes(layout)) continue;
+      ++tried;
+      PlannedLayout within = layout;
+      within.shard_ranks = cluster_.devices_a_node;
+      within = planned(std::move(within));
+      if (!cluster_.holds(within.plan.memory.held)) continue;
+      within.time = time_of(within);
+      if (within.time.seconds() < layout.time.seconds()) layout = std::move(within);
+    }
+  }
 
   std::vector<PlannedLayout> all_that_fit() const {
     std::vector<PlannedLayout> found;
@@ -94,8 +112,11 @@ class Search {
   }
 
  private:
-  static constexpr std::int64_t least_piece = 1024;  // tokens of a sequence on a rank, below which cp gains nothing
-  static constexpr std::size_t most_of_stages = 2;   // that are planned of each number of them
+  static constexpr std::int64_t least_piece = 1024;        // tokens of a sequence a rank, below which cp gains nothing
+  static constexpr std::size_t most_of_stages = 2;         // that are planned of each number of them
+  static constexpr std::size_t most_within_nodes = 4;      // that are planned once more, to share within nodes
+  static constexpr std::int64_t least_expert_width = 512;  // on a rank, below which products of etp are too narrow
+  static constexpr double experts_part = 0.25;             // of a device's memory, above which etp is tried
 
   struct Candidate {
     std::string layout;
@@ -122,20 +143,45 @@ class Search {
     const std::int64_t most_tp = std::min(heads, cluster_.devices_a_node);
     std::int64_t most_cp = 1;
     if (may_cut_sequences(config_, student)) most_cp = std::max(most_cp, config_.data.sequence_length / least_piece);
+    const std::vector<int> eps = sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1));
+    const int cut = cut_of_experts(stages, eps.back());
     std::vector<Candidate> found;
     for (const int tp : sizes(ranks, most_tp))
-      for (const int cp : sizes(ranks / tp, most_cp))
-        for (const int ep : sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1))) {
-          const int dp = ranks / tp / cp;
-          const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
-          if (feeds_all)
-            found.push_back({.layout = layout_text(world_.num_ranks, stages, cp, tp, ep), .sequence_parallel = tp > 1});
-        }
+      for (const int cp : sizes(ranks / tp, most_cp)) {
+        const int dp = ranks / tp / cp;
+        const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
+        if (!feeds_all) continue;
+        const auto add = [&](int ep, int etp) {
+          found.push_back(
+              {.layout = layout_text(world_.num_ranks, stages, cp, tp, ep, etp), .sequence_parallel = tp > 1});
+        };
+        for (const int ep : eps) add(ep, 1);
+        if (cut > 1) add(eps.back(), cut);
+      }
     if (stages > 1)
       for (Candidate& candidate : found) candidate.works = {StageWork{.micro_batches = config_.batch.micro_batches}};
     for (Candidate& candidate : found) candidate.may_share = takes_shares(candidate);
     std::erase_if(found, [this](const Candidate& candidate) { return settings_of(candidate).empty(); });
     return found;
+  }
+
+  /// Over how many ranks each expert is cut beside so large an ep: over as few as leave a rank, of values, gradients
+  /// and two moments of experts, no more than a part of its memory; one where it has no more, or the run refuses etp.
+  int cut_of_experts(int stages, int ep) const {
+    const nn::MoeConfig& moe = models_.student.moe;
+    if (moe.num_experts == 0 || config_.adapters || config_.parallel.expert_replicas > 0 ||
+        config_.precision.quantised_weights != QuantisedWeights::None)  // whose blocks may not be cut
+      return 1;
+    const std::int64_t fullest = (moe.num_experts + ep - 1) / ep;
+    const double values = nn::forward_flops_per_expert(models_.student) / 2 * static_cast<double>(fullest) / stages,
+                 kept = 4 * values * static_cast<double>(core::bytes_of(config_.precision.master, 1));
+    int cut = 1;
+    for (const int etp : sizes(world_.num_ranks / stages / ep,
+                               std::min(cluster_.devices_a_node, moe.expert_width / least_expert_width))) {
+      cut = etp;
+      if (kept / cut <= experts_part * cluster_.memory_bytes()) break;
+    }
+    return cut;
   }
 
   /// Those of one stage, and the config's own.
@@ -151,22 +197,28 @@ class Search {
   Candidate own_candidate() const {
     const parallel::Layout own =
         config_.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config_.parallel.layout);
-    Candidate candidate{.layout = own.text, .sequence_parallel = config_.parallel.sequence_parallel && own.tp > 1};
+    Candidate candidate{.layout = layout_text(world_.num_ranks, own.pp, own.cp, own.tp, own.ep, own.etp),
+                        .sequence_parallel = config_.parallel.sequence_parallel && own.tp > 1};
     if (own.pp > 1) candidate.works = {work_of(config_)};
-    if (own.etp <= 1) candidate.layout = layout_text(world_.num_ranks, own.pp, own.cp, own.tp, own.ep);
     candidate.may_share = takes_shares(candidate);
     return candidate;
   }
 
+  /// Among as many neighbours as the config says where the layout is to be found, else among all.
+  std::int64_t neighbours() const { return is_automatic(config_) ? config_.parallel.shard_ranks : 0; }
+
   /// It refuses one whose experts are dealt anew with moments in 8 bits that are shared within one
-  /// (check_experts_may_move): among more ranks than some have experts of their own.
+  /// (check_experts_may_move): among more ranks than some have experts of their own; and neighbours that are not as
+  /// many everywhere.
   bool takes_shares(const Candidate& candidate) const {
+    if (!are_neighbours(candidate.layout, neighbours())) return false;
     if (config_.parallel.deal_experts_every_steps == 0 || !config_.optimizer.eight_bit_state) return true;
     const parallel::Layout sizes = parallel::parse_layout(candidate.layout);
     const int ep = at_least_one(sizes.ep),
               edp = world_.num_ranks / (at_least_one(sizes.pp) * ep * at_least_one(sizes.etp));
     if (ep == 1 || edp <= std::max<std::int64_t>(models_.student.moe.num_experts / ep, 1)) return true;
     PlannedLayout shared{candidate.layout, Shard::Optimizer, candidate.sequence_parallel};
+    shared.shard_ranks = neighbours();
     if (!candidate.works.empty()) shared.work = candidate.works.front();
     try {
       check_begins(under(config_, shared), models_, world_);
@@ -176,10 +228,21 @@ class Search {
     }
   }
 
+  bool are_neighbours(const std::string& layout, std::int64_t number) const {
+    return parallel::sharding_fault(parallel::parse_layout(layout), world_.num_ranks, static_cast<int>(number)).empty();
+  }
+  bool may_share_within_nodes(const PlannedLayout& layout) const {
+    return layout.shard > Shard::Nothing && layout.shard_ranks == 0 && cluster_.devices_a_node > 1 &&
+           cluster_.devices_a_node < world_.num_ranks && are_neighbours(layout.layout, cluster_.devices_a_node);
+  }
+
   /// Without its time.
   PlannedLayout planned(PlannedLayout layout) const {
     layout.plan = plan_rank(under(config_, layout), models_, world_);
     return layout;
+  }
+  StepTime time_of(const PlannedLayout& planned) const {
+    return step_time(under(config_, planned), models_, planned.plan, world_, cluster_);
   }
 
   /// Recomputation and sharding that the run takes; where the layout alone is to be found, from the config's own on.
@@ -193,6 +256,7 @@ class Search {
         if (shard < own || (!recompute && is_given && config_.train.recompute)) continue;
         if (shard > Shard::Nothing && !candidate.may_share) continue;
         PlannedLayout setting{candidate.layout, shard, candidate.sequence_parallel, recompute};
+        if (shard > Shard::Nothing) setting.shard_ranks = neighbours();
         if (candidate.works.empty()) all.push_back(setting);
         for (const StageWork& work : candidate.works) all.emplace_back(setting).work = work;
       }
@@ -210,7 +274,7 @@ class Search {
     for (const PlannedLayout& setting : settings_of(candidate)) {
       PlannedLayout found = planned(setting);
       if (!cluster_.holds(found.plan.memory.held)) continue;
-      found.time = step_time(under(config_, setting), models_, found.plan, world_, cluster_);
+      found.time = time_of(found);
       return found;
     }
     return std::nullopt;
@@ -272,9 +336,14 @@ class Search {
 
 std::string_view name_of(Shard shard) { return shard_names[static_cast<std::size_t>(shard)]; }
 
+std::string sharing_text(const PlannedLayout& layout) {
+  std::string text(name_of(layout.shard));
+  return layout.shard_ranks > 0 ? text + fmt::format(" within {} ranks", layout.shard_ranks) : text;
+}
+
 std::vector<std::string> PlannedLayout::sets() const {
   std::vector<std::string> sets = {"parallel.layout=" + layout, fmt::format("parallel.shard={}", name_of(shard)),
-                                   "parallel.shard_ranks=0",
+                                   fmt::format("parallel.shard_ranks={}", shard_ranks),
                                    fmt::format("parallel.sequence_parallel={}", sequence_parallel),
                                    fmt::format("train.recompute={}", recompute)};
   if (work) std::ranges::copy(work->sets(), std::back_inserter(sets));
@@ -284,7 +353,7 @@ std::vector<std::string> PlannedLayout::sets() const {
 std::string PlannedLayout::text() const {
   std::string text = layout;
   if (work) text += ", " + work->text();
-  if (shard != Shard::Nothing) text += fmt::format(", shard {}", name_of(shard));
+  if (shard != Shard::Nothing) text += ", shard " + sharing_text(*this);
   if (sequence_parallel) text += ", with sequence parallelism";
   if (recompute) text += ", with recompute";
   return text;
@@ -293,7 +362,7 @@ std::string PlannedLayout::text() const {
 RunConfig under(RunConfig config, const PlannedLayout& layout) {
   config.parallel.layout = layout.layout;
   config.parallel.shard = layout.shard;
-  config.parallel.shard_ranks = 0;
+  config.parallel.shard_ranks = layout.shard_ranks;
   config.parallel.sequence_parallel = layout.sequence_parallel;
   config.train.recompute = layout.recompute;
   return layout.work ? with_work(std::move(config), *layout.work) : config;
@@ -301,10 +370,16 @@ RunConfig under(RunConfig config, const PlannedLayout& layout) {
 
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most) {
-  std::vector<PlannedLayout> found = Search(config, models, world, cluster).all_that_fit();
-  std::ranges::stable_sort(found, [](const PlannedLayout& a, const PlannedLayout& b) {
-    return std::pair(a.time.seconds(), a.plan.memory.held) < std::pair(b.time.seconds(), b.plan.memory.held);
-  });
+  if (is_automatic(config))
+    if (const auto fault = parallel::sharding_fault({}, world.num_ranks, static_cast<int>(config.parallel.shard_ranks));
+        !fault.empty())
+      core::fail_usage("{}", fault);
+  const Search search(config, models, world, cluster);
+  const auto key = [](const PlannedLayout& l) { return std::pair(l.time.seconds(), l.plan.memory.held); };
+  std::vector<PlannedLayout> found = search.all_that_fit();
+  std::ranges::stable_sort(found, {}, key);
+  search.share_within_nodes(found);
+  std::ranges::stable_sort(found, {}, key);
   if (found.size() > most) found.erase(found.begin() + static_cast<std::ptrdiff_t>(most), found.end());
   return found;
 }

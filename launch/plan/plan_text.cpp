@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -91,9 +92,10 @@ std::optional<double> epochs_of(const Plan& plan) {
 std::string step_text(const Plan& plan) {
   const StepTime& time = *plan.time;
   return fmt::format(
-      "a step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}{}), {} tokens/s\n",
+      "a step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}{}{}), {} tokens/s\n",
       plan.cluster->name, time_text(time.seconds()), time_text(time.products), time_text(time.memory),
-      time_text(time.exposed), plan.rank.is_of_stages() ? ", waits for other stages " + time_text(time.waits) : "",
+      time_text(time.exposed), plan.rank.memory.host > 0 ? ", the bus to the host's memory " + time_text(time.bus) : "",
+      plan.rank.is_of_stages() ? ", waits for other stages " + time_text(time.waits) : "",
       tokens_a_second(plan, time));
 }
 
@@ -112,6 +114,19 @@ std::string run_text(const Plan& plan) {
   return text + "\n";
 }
 
+/// Why the layouts have what they have beside their axes.
+std::string reasons_text(const std::vector<PlannedLayout>& layouts) {
+  const auto any = [&](const auto& has) { return std::ranges::any_of(layouts, has); };
+  std::string text;
+  if (any([](const PlannedLayout& l) { return l.shard != Shard::Nothing || l.recompute; }))
+    text += "shard, recompute: the least of them with which the layout fits\n";
+  if (any([](const PlannedLayout& l) { return l.shard_ranks > 0; }))
+    text += "within so many ranks: as the config says, or faster than among all\n";
+  if (any([](const PlannedLayout& l) { return l.layout.find("etp") != std::string::npos; }))
+    text += "etp: tried where experts would take more than a quarter of a device's memory with ep alone\n";
+  return text;
+}
+
 std::string layouts_text(const Plan& plan) {
   const std::string ranks = core::counted(plan.world.num_ranks, "rank");
   if (plan.layouts.empty() && feeds_any_layout(plan.config, plan.models, plan.world, *plan.cluster))
@@ -127,11 +142,12 @@ std::string layouts_text(const Plan& plan) {
   for (const PlannedLayout& l : plan.layouts) {
     const auto share = [&](double seconds) { return fmt::format("{:.0f} %", 100 * seconds / l.time.seconds()); };
     rows.push_back({l.layout, l.work ? l.work->text() : "-", l.sequence_parallel ? "yes" : "-",
-                    l.shard == Shard::Nothing ? "-" : std::string(name_of(l.shard)), l.recompute ? "yes" : "-",
+                    l.shard == Shard::Nothing ? "-" : sharing_text(l), l.recompute ? "yes" : "-",
                     bytes_text(l.plan.memory.held), time_text(l.time.seconds()), tokens_a_second(plan, l.time),
                     share(l.time.exposed), l.work ? share(l.time.waits) : "-"});
   }
-  return fmt::format("\nthe fastest that fit into {:.1f} GiB a device:\n", plan.cluster->memory_gib) + aligned(rows, 2);
+  return fmt::format("\nthe fastest that fit into {:.1f} GiB a device:\n", plan.cluster->memory_gib) +
+         aligned(rows, 2) + reasons_text(plan.layouts);
 }
 
 ordered_json memory_json(const MemoryParts& memory) {
@@ -155,9 +171,9 @@ ordered_json traffic_json(const RankPlan& plan, const StepTime* time) {
 }
 
 ordered_json time_json(const StepTime& time) {
-  return {{"seconds", time.seconds()}, {"products", time.products}, {"memory", time.memory},
-          {"exposed", time.exposed},   {"waits", time.waits},       {"exchanges", time.exchanges},
-          {"flops", time.flops},       {"bytes", time.bytes}};
+  return {{"seconds", time.seconds()},   {"products", time.products}, {"memory", time.memory},
+          {"exposed", time.exposed},     {"bus", time.bus},           {"waits", time.waits},
+          {"exchanges", time.exchanges}, {"flops", time.flops},       {"bytes", time.bytes}};
 }
 
 ordered_json parameters_json(const nn::ModelConfig& model) {

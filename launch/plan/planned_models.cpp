@@ -9,16 +9,12 @@
 
 namespace limbeck::launch {
 const char* not_planned(const RunConfig& config) {
-  const ObjectiveConfig& objective = config.objective;
   for (const auto& [field, is_given] :
        {std::pair("teacher.others", config.teacher && !config.teacher->others.empty()),
-        {"objective.bridge", objective.bridge != Bridge::None},
-        {"objective.control", objective.control != Control::None},
-        {"objective.hidden_states.projector", objective.hidden_states.projector},
+        {"objective.bridge", config.objective.bridge != Bridge::None},
         {"student_init.vocabulary_count", config.student_init && config.student_init->vocabulary_count > 0},
-        {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
-        {"parallel.teacher_layout", !config.parallel.teacher_layout.empty()},
-        {"train.cuda_graph", config.train.cuda_graph}})
+         {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
+         {"parallel.teacher_layout", !config.parallel.teacher_layout.empty()}})
     if (is_given) return field;
   return nullptr;
 }

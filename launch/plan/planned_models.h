@@ -22,12 +22,18 @@ struct PlannedModels {
   std::shared_ptr<const data::Tokenizer> tokenizer = {};
 };
 
+/// Whether a step runs it: smoothed labels stand in its place where objective.control says so, and it is there then to
+/// be measured by.
+inline bool teacher_runs(const RunConfig& config, const PlannedModels& models) {
+  return models.teacher && config.objective.control != Control::SmoothedLabels;
+}
+
 /// The field of a config that is not planned; null where all of it is.
 const char* not_planned(const RunConfig& config);
 
 /// Reads what describes the models and the tokenizer, no weights and no text. Throws a UsageError where the config has
-/// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, projectors,
-/// fewer tokens; that error begins with `who` asks. And as a run does where they cannot read its text.
+/// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, fewer tokens;
+/// that error begins with `who` asks. And as a run does where they cannot read its text.
 PlannedModels planned_models(const RunConfig& config, const Log& log, const char* who = "plan");
 
 }  // namespace limbeck::launch

@@ -73,14 +73,48 @@ double stage_waits(const RankPlan& plan, double seconds, double communication) {
   return times.makespan * times.bubble[static_cast<std::size_t>(plan.stage)];
 }
 
+/// Of which ep and tp are 1 where they are not named.
+parallel::Layout layout_of(const RunConfig& config) {
+  parallel::Layout layout;
+  if (!config.parallel.layout.empty()) layout = parallel::parse_layout(config.parallel.layout);
+  layout.ep = std::max(layout.ep, 1);
+  layout.tp = std::max(layout.tp, 1);
+  return layout;
+}
+
+/// Those of the passes that are this rank's, of tensors that are cut over tp.
+double tokens_of_rank(const RunConfig& config, const RankPlan& plan) {
+  return static_cast<double>(plan.num_tokens) / layout_of(config).tp;
+}
+
+/// Of the attention in all passes, of all stages: what the others' keys travel beside.
+double attention_flops(const RunConfig& config, const PlannedModels& models, const RankPlan& plan) {
+  const std::int64_t length = config.data.sequence_length, without = -1;  // of (length + 1) / 2 keys
+  const auto of_student = [&](std::int64_t n) { return nn::training_flops_per_token(models.student, n) / 3; };
+  double a_token = (config.train.recompute ? 4 : 3) * (of_student(length) - of_student(without));
+  if (teacher_runs(config, models))
+    a_token += nn::forward_flops_per_token(*models.teacher, length) -
+               nn::forward_flops_per_token(*models.teacher, without);
+  return tokens_of_rank(config, plan) * a_token;
+}
+
+/// Of the teacher's passes, of the rank that has most to do.
+double teacher_flops(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
+                     const PlannedWorld& world) {
+  if (!teacher_runs(config, models)) return 0;
+  const ForwardFlops forward =
+      forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, config.data.sequence_length));
+  const double of_fullest =
+      config.precision.sharded_teacher ? imbalance(world.expert_shares, *models.teacher, layout_of(config).ep) : 1;
+  return tokens_of_rank(config, plan) * (forward.others + forward.experts * of_fullest);
+}
+
 /// Of the passes, of all stages where there are some, without the optimizer.
 double flops_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan, const PlannedWorld& world) {
-  const parallel::Layout layout =
-      config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
-  const double tokens = static_cast<double>(plan.num_tokens) / std::max(layout.tp, 1);
+  const double tokens = tokens_of_rank(config, plan);
   const std::int64_t length = config.data.sequence_length;
   const ForwardFlops student = forward_flops(models.student, nn::training_flops_per_token(models.student, length) / 3);
-  const std::int64_t parts = std::max(layout.ep, 1);
+  const std::int64_t parts = layout_of(config).ep;
   const nn::MoeConfig& moe = models.student.moe;
   const double more =
       config.routing.expert_choice  // each takes its part of the tokens
@@ -91,37 +125,56 @@ double flops_of(const RunConfig& config, const PlannedModels& models, const Rank
   const bool has_frozen_base = config.adapters.has_value();  // whose weights get no gradient
   double flops = tokens * (has_frozen_base ? 2 : 3) * forward;
   if (config.train.recompute) flops += tokens * (forward - student.head);
-  if (models.teacher) {
-    const ForwardFlops teacher = forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, length));
-    const bool is_dealt = config.precision.sharded_teacher;
-    const double of_fullest = is_dealt ? imbalance(world.expert_shares, *models.teacher, parts) : 1;
-    flops += tokens * (teacher.others + teacher.experts * of_fullest);
-  }
-  return flops;
+  return flops + teacher_flops(config, models, plan, world);
 }
 
 /// Likewise: of tensors, and of weights and gradients.
 struct PassBytes {
   double tensors = 0, weights = 0;
 };
-PassBytes bytes_of(const RunConfig& config, const RankPlan& plan) {
+PassBytes bytes_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan) {
   const auto passes = static_cast<double>(config.batch.micro_batches);
   const double weights = static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2),
-               gradients = static_cast<double>(plan.gradient_bytes) * 2;
+               gradients = static_cast<double>(plan.gradient_bytes) * 2,
+               teacher = static_cast<double>(plan.memory.teacher + plan.teacher_host);
   return {.tensors = uses_of_a_tensor * static_cast<double>(plan.given_bytes),
-          .weights = passes * (weights + gradients + static_cast<double>(plan.memory.teacher))};
+          .weights = passes * (weights + gradients + (teacher_runs(config, models) ? teacher : 0))};
+}
+
+/// Seconds that the teacher's layers, which are alike, take over the bus, and of these what nothing hides: each is
+/// copied while the one before it runs, the first of a pass while none does.
+struct TeacherCopies {
+  double seconds = 0, exposed = 0;
+};
+TeacherCopies teacher_copies(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
+                             const PlannedWorld& world, const Cluster& cluster) {
+  if (plan.teacher_host == 0 || !teacher_runs(config, models)) return {};
+  const auto layers = static_cast<double>(models.teacher->num_layers),
+             passes = static_cast<double>(config.batch.micro_batches),
+             bytes = static_cast<double>(plan.teacher_host);
+  const double runs = teacher_flops(config, models, plan, world) / cluster.flops(config.precision.compute) +
+                      passes * bytes / (cluster.memory_gb_s * 1e9);
+  TeacherCopies copies;
+  copies.seconds = passes * (layers * cluster.bus.latency_us * 1e-6 + bytes / (cluster.bus.gb_s * 1e9));
+  copies.exposed = copies.seconds / layers + (layers - 1) / layers * std::max(copies.seconds - runs, 0.0);
+  return copies;
 }
 
 /// What one stage of a pipeline sends to another.
 bool is_of_stages(const parallel::ExchangeCount& traffic) { return traffic.operation == "send"; }
 
+/// Keys and values that go round the ranks of a sequence, and their gradients, which come back.
+bool is_of_ring(const parallel::ExchangeCount& traffic) {
+  return traffic.group == "cp" && traffic.operation == "all_to_all";
+}
+
 /// Whether an exchange runs beside the passes: reductions of gradients, layers' values that are dealt, keys that go
-/// round; what stages send, which their schedule's time has. `by_cores`: it is made by the cores that compute, which it
-/// keeps from the passes then.
+/// round (beside their attention); what stages send, which their schedule's time has. `by_cores`: it is made by the
+/// cores that compute, which it keeps from the passes then.
 bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config, bool by_cores) {
   if (is_of_stages(traffic)) return true;
   if (by_cores) return false;
-  if (traffic.group == "cp") return traffic.operation == "all_to_all";
+  if (is_of_ring(traffic)) return true;
   const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
   return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
 }
@@ -134,7 +187,7 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   const core::DType master = config.precision.master;  // in which the optimizer works
   const double all_flops = flops_of(config, models, plan, world), share = share_of_stage(plan),
                all_products = all_flops / cluster.flops(config.precision.compute);
-  const PassBytes pass_bytes = bytes_of(config, plan);
+  const PassBytes pass_bytes = bytes_of(config, models, plan);
   const double step_bytes = static_cast<double>(core::bytes_of(master, plan.optimizer_values)) * optimizer_uses,
                bytes_a_second = cluster.memory_gb_s * 1e9,
                pass_memory = pass_bytes.tensors / cluster.kernel_rate() + pass_bytes.weights / bytes_a_second;
@@ -142,7 +195,14 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   time.bytes = pass_bytes.tensors + pass_bytes.weights + step_bytes;
   time.products = share * all_products + plan.optimizer_flops / cluster.flops(master);
   time.memory = pass_memory + step_bytes / bytes_a_second;
+  const TeacherCopies copies = teacher_copies(config, models, plan, world, cluster);
+  // The optimizer's kernels read and write both memories at once, the host's each way at the same time.
+  const double host_step = static_cast<double>(plan.optimizer_host) / (cluster.bus.gb_s * 1e9);
+  time.bus = copies.exposed + std::max(host_step - step_bytes / bytes_a_second, 0.0);
+  const double attention =
+      share * attention_flops(config, models, plan) / cluster.flops(config.precision.compute);
   double hidden = 0, last = 0;  // `last`: what is left when the passes end
+  double keys = 0;              // that attention hides
   double sent = 0;              // of one stage to another, a call
   for (const parallel::ExchangeCount& t : plan.traffic) {
     const ClusterLink& link = cluster.link_of(t.ranks);
@@ -154,6 +214,11 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     time.exchanges += exchange.seconds;
     if (is_of_stages(t)) {
       sent = std::max(sent, exchange.seconds / std::max(calls, 1.0));
+    } else if (exchange.is_hidden && is_of_ring(t)) {
+      // A rank's keys travel while queries look at those of the rank before: beside the last ones nothing does.
+      const auto ranks = static_cast<double>(t.ranks.size());
+      keys = std::min(exchange.seconds, attention * (ranks - 1) / ranks);
+      time.exposed += exchange.seconds - keys;
     } else if (exchange.is_hidden) {
       hidden += exchange.seconds;
       last = std::max(last, exchange.seconds / std::max(calls, 1.0));
@@ -162,9 +227,10 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     }
     time.by_traffic.push_back(exchange);
   }
-  // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward. The optimizer
-  // waits for the sums.
-  const double passes = share * all_products + pass_memory, beside = passes * 2 / 3;
+  // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward, but for that
+  // which keys and a teacher's layers travel beside. The optimizer waits for the sums.
+  const double passes = share * all_products + pass_memory,
+               beside = (passes - keys - (copies.seconds - copies.exposed)) * 2 / 3;
   if (hidden > 0) time.exposed += std::max(hidden - beside, last);
   time.waits = stage_waits(plan, share > 0 ? passes / share : all_products, sent);
   return time;

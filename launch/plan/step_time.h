@@ -21,7 +21,8 @@ struct ExchangeTime {
 };
 
 /// Seconds of a step. Products and other kernels follow one another; exchanges that run beside them count for what is
-/// longer than they are. A stage of a pipeline waits for others as its schedule says.
+/// longer than they are, as does what comes from a GPU's host and goes there. A stage of a pipeline waits for others as
+/// its schedule says.
 struct StepTime {
   double flops = 0;     // of the rank's products
   double bytes = 0;     // that its other kernels read and write
@@ -29,10 +30,11 @@ struct StepTime {
   double memory = 0;    // and of the others
   double exchanges = 0;
   double exposed = 0;                         // of the exchanges
+  double bus = 0;                             // of what lies in the host's memory, likewise
   double waits = 0;                           // for other stages, with what they send
   std::vector<ExchangeTime> by_traffic = {};  // as plan.traffic
 
-  double seconds() const { return products + memory + exposed + waits; }
+  double seconds() const { return products + memory + exposed + bus + waits; }
 };
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,

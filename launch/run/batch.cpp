@@ -7,7 +7,8 @@
 namespace limbeck::launch {
 
 nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
-                     std::int64_t count, std::int64_t before, std::int64_t num_ahead, nn::ContextPlace place) {
+                     std::int64_t count, std::int64_t before, std::int64_t num_ahead, nn::ContextPlace place,
+                     bool with_runs) {
   const std::int64_t s = samples.sequence_length;
   const auto n = static_cast<std::size_t>(count * s);
   const auto column = [&](const std::vector<std::int32_t>& all) {
@@ -29,7 +30,7 @@ nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samp
                                  .global_index = index,
                                  .sequence_offsets = offsets,
                                  .num_ahead = num_ahead};
-  return place.size == 1 ? nn::make_batch(memory, columns) : nn::make_cut_batch(memory, columns, place);
+  return place.size == 1 ? nn::make_batch(memory, columns) : nn::make_cut_batch(memory, columns, place, with_runs);
 }
 
 namespace {

@@ -15,10 +15,10 @@ namespace limbeck::launch {
 
 /// The sequences [first, first+count) of `samples` as a batch; their global token indices count from the step's first
 /// sequence, which lies `before` sequences before the first of `samples`. `num_ahead`: depths of nn::Batch::ahead.
-/// `place`: which of their tokens are taken; all, if nothing else is said.
+/// `place`: which of their tokens are taken; all, if nothing else is said. `with_runs` as make_cut_batch takes it.
 nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
                      std::int64_t count, std::int64_t before = 0, std::int64_t num_ahead = 0,
-                     nn::ContextPlace place = {});
+                     nn::ContextPlace place = {}, bool with_runs = true);
 
 /// All sequences of a step, the same on every rank.
 struct StepText {

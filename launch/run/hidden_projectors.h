@@ -7,6 +7,8 @@
 //     options.hidden->projectors = projectors.by_layer();
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "core/parameter_set.h"
@@ -16,8 +18,12 @@ namespace limbeck::launch {
 
 class HiddenProjectors {
  public:
-  /// None where the config asks for none. Made by the run's seed: normal numbers of deviation 1 / sqrt(C).
+  /// None where the config asks for none, or there is no teacher; of a pipeline those of its stage's layers. Made by
+  /// the run's seed: normal numbers of deviation 1 / sqrt(C).
   explicit HiddenProjectors(const Session& session);
+  /// The same of models that need not be there, of those of the student's layers that are here.
+  HiddenProjectors(core::ParameterOptions options, const RunConfig& config, const nn::ModelConfig& student,
+                   const std::optional<nn::ModelConfig>& teacher, const std::function<bool(std::int64_t)>& is_here);
 
   core::ParameterList parameters() { return parameters_.list(); }
   /// Of each layer of the student, [Ct,C]; null where it has no match, or lies on another stage. Empty where the config

@@ -1,5 +1,7 @@
 #include "launch/run/run_models.h"
 
+#include <utility>
+
 #include "launch/run/student_start.h"
 
 namespace limbeck::launch {
@@ -63,6 +65,13 @@ nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precis
   options.compute = teacher_compute(precision);
   options.residual = core::sum_dtype(*options.compute);
   return options;
+}
+
+nn::ModelOptions untrained_options(const Rank& rank, const PrecisionConfig& precision) {
+  const core::DType dtype = teacher_compute(precision);
+  nn::ModelOptions options = precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype);
+  options.offload_layers = teacher_options(rank, precision).offload_layers;
+  return beside_head(rank, std::move(options));
 }
 
 core::DType teacher_compute(const PrecisionConfig& precision) {

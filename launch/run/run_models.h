@@ -28,6 +28,8 @@ void check_reads(const RunConfig& config, std::int64_t num_tokens, const nn::Mod
 
 nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision);
 nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precision);
+/// Of one that is made, beside the teacher, where objective.control is UNTRAINED: as its passes read it.
+nn::ModelOptions untrained_options(const Rank& rank, const PrecisionConfig& precision);
 /// Of the teacher's activations.
 core::DType teacher_compute(const PrecisionConfig& precision);
 /// Of a pipeline the last stage has such a teacher, for its hidden states are wanted where the student's head is; the

@@ -136,10 +136,7 @@ std::unique_ptr<nn::Transformer> Session::teacher_to_start_by() {
 
 void Session::make_untrained_teacher() {
   if (config.objective.control != Control::Untrained) return;
-  const core::DType dtype = teacher_compute(config.precision);
-  nn::ModelOptions options = config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype);
-  options.offload_layers = teacher_options(rank, config.precision).offload_layers;
-  untrained_teacher = std::make_unique<nn::Transformer>(teacher->config(), beside_head(rank, std::move(options)));
+  untrained_teacher = std::make_unique<nn::Transformer>(teacher->config(), untrained_options(rank, config.precision));
   untrained_teacher->init_random(config.train.seed + 1);
   // Without the tokens that the teacher lacks.
   if (teacher_rows_ && teacher_rows_->lacks_any()) untrained_teacher->load(*teacher_tensors_, "head.bias");

@@ -29,6 +29,17 @@ core::Slice slice_of_pass(const Rank& rank, const StepText& samples, std::int64_
   return sequences_of_pass(samples.num_sequences, dp.rank(), dp.size(), micro, micro_batches);
 }
 
+/// Whether any of the models has layers of Mamba-2, which go along sequences.
+bool goes_along_sequences(const StepModels& models) {
+  const auto has_any = [](const nn::Transformer* model) {
+    return model != nullptr && model->config().num_mamba_layers() > 0;
+  };
+  return has_any(&models.student) || has_any(models.teacher) ||
+         (models.others != nullptr && std::ranges::any_of(models.others->teachers, has_any, [](const auto& other) {
+            return other.model.get();
+          }));
+}
+
 }  // namespace
 
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches,
@@ -50,7 +61,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
       samples.num_tokens);
   auto since = Clock::now();
   const bool reads_cache = models.cached != nullptr && rank.is_last_stage(),
-             has_parts = reads_cache && !models.cached->is_whole();
+             has_parts = reads_cache && !models.cached->is_whole(), with_runs = goes_along_sequences(models);
   StepInput input;
   const double per_target = 1 / static_cast<double>(samples.num_pairs > 0 ? samples.num_pairs : samples.num_targets);
   input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
@@ -63,7 +74,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     if (models.bridge != nullptr && rank.is_last_stage()) input.bridged.push_back(models.bridge->read(memory, mine));
     if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
     nn::Batch& batch = input.batches.emplace_back(
-        make_batch(memory, whole, 0, count, first, models.student.num_predictors(), rank.context_place()));
+        make_batch(memory, whole, 0, count, first, models.student.num_predictors(), rank.context_place(), with_runs));
     if (reads_cache && !has_parts) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);

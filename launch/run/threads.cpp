@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "core/counted.h"
+#include "launch/console/read_number.h"
 
 namespace limbeck::launch {
 namespace {
@@ -31,11 +31,7 @@ int least(int a, int b) { return a == 0 || (b != 0 && b < a) ? b : a; }
 
 /// Quota and period, both positive, as cores; "max" and -1 are no quota.
 int as_cores(const std::string& quota, const std::string& period) {
-  const auto number = [](const std::string& text) {
-    std::int64_t value = 0;
-    std::from_chars(text.data(), text.data() + text.size(), value);
-    return value;
-  };
+  const auto number = [](std::string_view text) { return take_number<std::int64_t>(text).value_or(0); };
   const std::int64_t time = number(quota), every = number(period);
   constexpr std::int64_t most = 1 << 20;
   return time <= 0 || every <= 0 ? 0 : static_cast<int>(std::clamp<std::int64_t>(time / every, 1, most));

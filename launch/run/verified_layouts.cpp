@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <memory>
 
 #include "core/error.h"
 #include "launch/run/cut_sequences.h"
@@ -12,7 +11,6 @@
 #include "launch/run/sharing.h"
 #include "parallel/axes/check_sharding.h"
 #include "parallel/axes/mesh.h"
-#include "parallel/imagined/imagined_world.h"
 
 namespace limbeck::launch {
 
@@ -85,13 +83,8 @@ class Candidates {
   /// Whether the neighbours of parallel.shard_ranks are as many everywhere; where they do not divide the world they are
   /// under no layout, and a run says so.
   bool shares(const Layout& layout) const {
-    using World = std::shared_ptr<parallel::WorldComm>;
-    if (sharding_.ranks == 0 || num_ranks_ % sharding_.ranks != 0) return true;
-    return can([&] {
-      parallel::on_imagined_rank(
-          num_ranks_, 0, [&](const World& world) { check_sharding(parallel::Mesh(world, layout), sharding_); },
-          [&](const World& world) { parallel::Mesh(world, layout); });
-    });
+    return sharding_.ranks == 0 || num_ranks_ % sharding_.ranks != 0 ||
+           parallel::sharding_fault(layout, num_ranks_, sharding_.ranks).empty();
   }
 
   static bool can(const std::function<void()>& check) {

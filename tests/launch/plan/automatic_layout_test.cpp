@@ -91,6 +91,34 @@ TEST_F(AutomaticLayout, GoesByMemory) {
   EXPECT_EQ(chosen().text(), "dp2, shard GRADIENTS");
 }
 
+// New values, 4 bytes each, go from each of four ranks to three between nodes, from each of two to one within a node.
+TEST_F(AutomaticLayout, SharesWithinNodesWhereThatIsFaster) {
+  cut_data_alone();
+  config.parallel.shard = Shard::Optimizer;
+  cluster.nodes = 2;
+  cluster.inside = {.gb_s = 10, .latency_us = 0};
+  cluster.between = {.gb_s = 0.1, .latency_us = 0};
+  const PlannedWorld world{.num_ranks = 4, .ranks_a_node = 2};
+  const auto found = [&] { return automatic_layout(config, models, world, cluster); };
+  const PlannedLayout within = found();
+  EXPECT_EQ(within.text(), "dp4, shard OPTIMIZER within 2 ranks");
+  config.parallel.shard_ranks = 4;  // what the config asks for stays
+  const PlannedLayout among_all = found();
+  EXPECT_EQ(among_all.text(), "dp4, shard OPTIMIZER within 4 ranks");
+  const double bytes = 4 * static_cast<double>(nn::count_parameters(models.student).total),
+               gained = bytes * 3 / 4 / 0.1e9 - bytes / 2 / 10e9;
+  EXPECT_NEAR(among_all.time.exposed - within.time.exposed, gained, 0.01 * gained);
+  EXPECT_GT(within.plan.memory.optimizer, among_all.plan.memory.optimizer);
+  for (const PlannedLayout& taken : {within, among_all})
+    EXPECT_NO_THROW(parse_config(to_textproto(under(config, taken)), "taken")) << taken.text();
+  config.parallel.shard_ranks = 3;
+  EXPECT_THROW(found(), core::UsageError);
+  // Where the state of both nodes together fits alone.
+  config.parallel.shard_ranks = 0;
+  cluster.memory_gib = static_cast<double>(within.plan.memory.held + among_all.plan.memory.held) / 2 / (1LL << 30);
+  EXPECT_EQ(found().shard_ranks, 0);
+}
+
 TEST_F(AutomaticLayout, NamesTheSmallestNeed) {
   cut_data_alone();
   cluster.memory_gib = 0.001;

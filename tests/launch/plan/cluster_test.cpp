@@ -47,6 +47,9 @@ TEST_F(ClusterFile, SaysWhatRanksAreOn) {
   EXPECT_EQ(many.link_of(std::array{0, 3}).gb_s, 100);
   EXPECT_EQ(many.link_of(std::array{4, 5, 6, 7}).gb_s, 100);
   EXPECT_EQ(many.link_of(std::array{3, 4}).latency_us, 7);
+  // 16 lanes of 16 GT/s, of 130 bits 128 of data, of which four fifths.
+  EXPECT_NEAR(many.bus.gb_s, 0.8 * 16 * 16 / 8 * 128 / 130, 0.5);
+  EXPECT_EQ(read(std::string(device) + "bus { gb_s: 50 }").bus.gb_s, 50);
 }
 
 TEST_F(ClusterFile, KernelsAreAsFastAsTheMemoryUnlessItSaysMore) {
@@ -84,6 +87,10 @@ price {
   device_hour: 0.5
   kwh: 0.25
   currency: "EUR"
+}
+bus {
+  gb_s: 50
+  latency_us: 2
 }
 )";
   const std::filesystem::path saved = folder_ / "of/a/user/saved.textproto";

@@ -56,7 +56,9 @@ TEST(ImaginedRun, WhatIsOffloadedIsTheHosts) {
     PlannedModels models = models_of(config);
     models.teacher = models.student;
     models.teacher->num_layers = 8;
-    return plan_rank(config, models, {.device = {.has_queue = has_queue}}).memory;
+    const RankPlan plan = plan_rank(config, models, {.device = {.has_queue = has_queue}});
+    EXPECT_EQ(plan.optimizer_host + plan.teacher_host, plan.memory.host);
+    return plan.memory;
   };
   const MemoryParts here = memory("", true), there = memory("offload: true ", true);
   const auto moved = static_cast<double>(here.optimizer - there.optimizer + here.teacher - there.teacher);
@@ -68,6 +70,63 @@ TEST(ImaginedRun, WhatIsOffloadedIsTheHosts) {
   const MemoryParts of_cpu = memory("offload: true ", false);
   EXPECT_EQ(of_cpu.host, 0);
   EXPECT_EQ(of_cpu.optimizer, memory("", false).optimizer);
+}
+
+// A matrix of the teacher's width by the student's for each of its layers, with 4 bytes of value and 8 of moments each;
+// of two stages each has its layer's.
+TEST(ImaginedRun, ProjectorsAreTrainedBesideTheStudent) {
+  const auto plan = [](const char* layout, bool projects) {
+    RunConfig config = config_with("");
+    config.parallel.layout = layout;
+    config.teacher.emplace();
+    config.objective.hidden_states.weight = 1;
+    config.objective.hidden_states.layers = {0, 1};
+    config.objective.hidden_states.projector = projects;
+    PlannedModels models = models_of(config);
+    models.teacher = models.student;
+    if (projects) models.teacher->width = 96;
+    const int stages = config.parallel.layout.empty() ? 1 : 2;
+    return plan_stage(config, models, {.num_ranks = stages}, stages - 1);
+  };
+  constexpr std::int64_t values = std::int64_t{96} * 64;
+  for (const auto& [layout, here] : {std::pair("", 2), {"pp2", 1}}) {
+    const RankPlan with = plan(layout, true), without = plan(layout, false);
+    EXPECT_EQ(with.trainable - without.trainable, 2 * values) << layout;
+    EXPECT_EQ(with.optimizer_values - without.optimizer_values, here * values) << layout;
+    EXPECT_EQ(with.parameter_bytes - without.parameter_bytes, here * 4 * values) << layout;
+    EXPECT_EQ(with.memory.parameters - without.memory.parameters, here * 4 * values) << layout;
+    EXPECT_EQ(with.memory.optimizer - without.memory.optimizer, here * 8 * values) << layout;
+  }
+}
+
+TEST(ImaginedRun, AnUntrainedTeacherIsBesideTheOther) {
+  const auto memory_of_teachers = [](Control control) {
+    RunConfig config = config_with("");
+    config.teacher.emplace();
+    config.objective.control = control;
+    PlannedModels models = models_of(config);
+    models.teacher = models.student;
+    return plan_rank(config, models, {}).memory.teacher;
+  };
+  const std::int64_t one = memory_of_teachers(Control::None);
+  EXPECT_GT(one, 0);
+  EXPECT_EQ(memory_of_teachers(Control::Untrained), 2 * one);
+  EXPECT_EQ(memory_of_teachers(Control::ShuffledPositions), one);
+  EXPECT_EQ(memory_of_teachers(Control::SmoothedLabels), one);
+}
+
+// One rank's steps take as much whether they are recorded or not.
+TEST(ImaginedRun, RecordedStepsAreOfOneRank) {
+  RunConfig config = config_with("");
+  const PlannedModels models = models_of(config);
+  const auto peak = [&](int num_ranks) {
+    return plan_rank(config, models, {.num_ranks = num_ranks, .device = {.has_queue = true}}).memory.peak();
+  };
+  const std::int64_t queued = peak(1);
+  config.train.cuda_graph = true;
+  EXPECT_EQ(peak(1), queued);
+  EXPECT_THAT([&] { peak(2); }, ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr(
+                                    "train.cuda_graph is true, expected one rank for it: 2 are running")));
 }
 
 // Whatever others choose. Beside rows of the experts there are weights and places of [T,E] in those of [T,K].

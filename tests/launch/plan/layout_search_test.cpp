@@ -119,6 +119,43 @@ TEST_F(LayoutSearch, LeavesOutWhatTheRunRefuses) {
   }
 }
 
+// An expert has 3 matrices of 512 x 2048 in each of two layers, and takes 16 bytes a value with AdamW's state: 101 MB,
+// more than a quarter of 0.3 GiB, of which its half is less.
+TEST_F(LayoutSearch, LargeExpertsAreCutBesideEp) {
+  const PlannedWorld world{.num_ranks = 4, .ranks_a_node = 2};
+  cluster.nodes = 2;
+  cluster.between = {.gb_s = 1, .latency_us = 20};
+  cluster.memory_gib = 0.3;
+  config.parallel.layout = "auto";
+  config.parallel.bucket_mib = 0.25;
+  nn::ModelConfig& student = models.student;
+  student.width = 512;
+  student.moe.num_experts = 2;
+  student.moe.expert_width = 2048;
+  const auto found = [&] { return best_layouts(config, models, world, cluster, 100); };
+  const std::vector<PlannedLayout> all = found();
+  const auto cut = std::ranges::find(all, "ep2etp2", &PlannedLayout::layout);
+  ASSERT_NE(cut, all.end());
+  ASSERT_EQ(cut->shard, Shard::Nothing);
+  const double experts = 2.0 * 2 * 3 * 512 * 2048, total = static_cast<double>(nn::count_parameters(student).total);
+  const MemoryParts& memory = cut->plan.memory;
+  const double state = static_cast<double>(memory.parameters + memory.gradients + memory.optimizer);
+  EXPECT_NEAR(state, 16 * (total - experts + experts / 4), 0.03 * state);
+  EXPECT_NO_THROW(parse_config(to_textproto(under(config, *cut)), "taken"));
+
+  const auto none_cuts = [&] {
+    return ::testing::Matches(::testing::Each(::testing::Not(::testing::HasSubstr("etp"))))(layouts(found()));
+  };
+  config.parallel.expert_replicas = 1;  // which the run refuses with etp
+  EXPECT_TRUE(none_cuts());
+  config.parallel.expert_replicas = 0;
+  cluster.memory_gib = 1;
+  EXPECT_TRUE(none_cuts());
+  cluster.memory_gib = 0.05;
+  student.moe.expert_width = 512;  // narrow products
+  EXPECT_TRUE(none_cuts());
+}
+
 class LargeLayers : public LayoutSearch {
  protected:
   /// Two layers of 67 M values each, which tp does not cut: there is a device a node.

@@ -120,7 +120,7 @@ TEST_F(MemoryWarning, StateIsThatOfTheOptimizer) {
 TEST_F(MemoryWarning, IsSilentOfWhatIsNotPlanned) {
   ASSERT_TRUE(warning(1));
   RunConfig other = config;
-  other.train.cuda_graph = true;
+  other.objective.bridge = Bridge::Uld;
   EXPECT_FALSE(memory_warning(other, models, world, 1));
   other = config;
   other.parallel.layout = "tp3";

@@ -43,6 +43,8 @@ class StepTimeTest : public ::testing::Test {
     plan.parameter_bytes = 2000;
     plan.gradient_bytes = 1200;
     plan.optimizer_values = 500;
+    plan.optimizer_host = optimizer_host;
+    plan.teacher_host = teacher_host;
     plan.traffic = std::move(traffic);
     plan.pipeline = pipeline;
     plan.stage = 1;
@@ -63,6 +65,7 @@ class StepTimeTest : public ::testing::Test {
   Pipeline pipeline = {};
   std::int64_t given_bytes = 1'000'000;
   double optimizer_flops = 0;
+  std::int64_t optimizer_host = 0, teacher_host = 0;
   std::optional<nn::ModelConfig> teacher;
   PlannedWorld world{.num_ranks = 4};
 };
@@ -149,6 +152,88 @@ TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
   RunConfig dealt = config();
   dealt.parallel.shard = Shard::Parameters;
   EXPECT_TRUE(time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, dealt).by_traffic[0].is_hidden);
+}
+
+// Of 16 tokens, 2 heads of 4 over 2.5 keys, two products of 2 operations each, forward and twice as much backward:
+// 3.84 us, of which half hides what two ranks send each other, and three quarters what four do.
+TEST_F(StepTimeTest, KeysTravelBesideTheirAttention) {
+  cluster.is_gpu = true;
+  cluster.inside.latency_us = cluster.between.latency_us = 0;
+  const double attention = 16 * 3 * 2.5 * 8 * 2 * 2 / 1e9;
+  const auto exposed = [&](std::vector<int> ranks, std::int64_t bytes, const RunConfig& c) {
+    return time({{"cp", "all_to_all", std::move(ranks), 6, bytes}}, c).exposed;
+  };
+  EXPECT_NEAR(exposed({0, 1}, 1900, config()), 0, 1e-15);
+  EXPECT_NEAR(exposed({0, 1}, 5000, config()), 5e-6 - attention / 2, 1e-12);
+  EXPECT_NEAR(exposed({0, 1, 2, 3}, 5000, config()), 5e-5 - attention * 3 / 4, 1e-12);
+  RunConfig c = config();
+  c.train.recompute = true;  // the forward once more, and its keys
+  EXPECT_NEAR(exposed({0, 1}, 5000, c), 5e-6 - attention * 4 / 3 / 2, 1e-12);
+  c = config();
+  c.parallel.layout = "cp2tp2";  // half of the heads
+  EXPECT_NEAR(exposed({0, 1}, 5000, c), 5e-6 - attention / 4, 1e-12);
+  teacher = config().model->architecture;
+  EXPECT_NEAR(exposed({0, 1}, 5000, config()), 5e-6 - attention * 4 / 3 / 2, 1e-12);
+  teacher.reset();
+  // What hides keys hides no sums; what all ranks choose is waited for.
+  const parallel::ExchangeCount keys{"cp", "all_to_all", {0, 1}, 6, 1000},
+      sums{"dp gradients", "all_reduce", {0, 1}, 100, 900'000'000}, chosen{"cp", "all_gather", {0, 1}, 1, 1000};
+  EXPECT_NEAR(time({keys, sums}, config()).exposed - time({sums}, config()).exposed, 1e-6 * 2 / 3, 1e-12);
+  EXPECT_NEAR(time({chosen}, config()).exposed, 1e-6, 1e-12);
+  cluster.is_gpu = false;  // the cores that copy are those that compute
+  EXPECT_NEAR(exposed({0, 1}, 1900, config()), 1.9e-6, 1e-12);
+}
+
+// It is in memory to be measured by alone.
+TEST_F(StepTimeTest, NoTeacherRunsWhereSmoothedLabelsStandInItsPlace) {
+  RunConfig c = config();
+  const StepTime without = time({}, c);
+  teacher = c.model->architecture;
+  teacher_host = 8000;
+  EXPECT_GT(time({}, c).flops, without.flops);
+  c.objective.control = Control::SmoothedLabels;
+  EXPECT_EQ(time({}, c).flops, without.flops);
+  EXPECT_EQ(time({}, c).seconds(), without.seconds());
+}
+
+// 4000 bytes cross a bus of 10 MB/s, each way at the same time, while the same kernels are at the GPU's memory.
+TEST_F(StepTimeTest, TheOptimizerStepsOverTheBus) {
+  cluster.bus = {.gb_s = 0.01, .latency_us = 0};
+  const StepTime here = time({}, config());
+  EXPECT_EQ(here.bus, 0);
+  optimizer_host = 4000;
+  const StepTime there = time({}, config());
+  EXPECT_NEAR(there.bus, 4e-4 - 500 * 4 * 8 / 1e9, 1e-12);
+  EXPECT_NEAR(there.seconds() - here.seconds(), there.bus, 1e-12);
+  cluster.bus.gb_s = 1;
+  EXPECT_EQ(time({}, config()).bus, 0);
+}
+
+// Of four layers the first is copied before any runs, each other one beside the one before it.
+TEST_F(StepTimeTest, ATeachersLayersAreCopiedBesideItsOwn) {
+  cluster.is_gpu = true;
+  cluster.bus = {.gb_s = 0.01, .latency_us = 0};
+  teacher = config().model->architecture;
+  teacher->num_layers = 4;
+  RunConfig c = config();
+  c.batch.micro_batches = 2;
+  const StepTime here = time({}, c);
+  teacher_host = 8000;
+  const double copied = 2 * 8000 / 1e7, read = 2 * 8000 / 1e9,
+               runs = 16 * nn::forward_flops_per_token(*teacher, 4) / 1e9 + read;
+  ASSERT_LT(runs, copied);
+  const StepTime there = time({}, c);
+  EXPECT_NEAR(there.bus, copied / 4 + (copied - runs) * 3 / 4, 1e-12);
+  EXPECT_NEAR(there.memory - here.memory, read, 1e-12);
+  cluster.bus.latency_us = 1;  // of each layer
+  EXPECT_NEAR(time({}, c).bus - there.bus, 2 * 4 * 1e-6, 1e-12);
+  cluster.bus = {.gb_s = 1, .latency_us = 0};  // as fast as the memory: the passes take longer
+  EXPECT_NEAR(time({}, c).bus, copied / 100 / 4, 1e-12);
+  // What hides copies hides no sums.
+  const parallel::ExchangeCount sums{"dp gradients", "all_reduce", {0, 1}, 100, 900'000'000};
+  const double exposed = time({sums}, c).exposed;
+  teacher_host = 0;
+  EXPECT_NEAR(exposed - time({sums}, c).exposed, (copied / 100 * 3 / 4 - read) * 2 / 3, 1e-12);
 }
 
 // Within a machine the cores that compute add up what they sum; between machines a wire carries it.

@@ -37,6 +37,27 @@ TEST(MicroPass, WeightsThatAreLeftHaveNoGradientBeforeTheirTurn) {
   });
 }
 
+// Those of the ranks' pieces, which layers of Mamba-2 alone ask for, the student's or its teacher's.
+TEST(MicroPass, CutSequencesHaveRunsWhereModelsGoAlongThem) {
+  testing::run_ranks(2, [](testing::RankWorld& world) {
+    Rank rank(world.comm, "cp2", 1);
+    const testing::GoldenModel golden("dense.h5");
+    nn::ModelConfig mamba = golden.config();
+    mamba.mamba = {.num_heads = 4, .head_width = 12, .state_width = 5, .attention_layers = {1}};
+    nn::Transformer model(golden.config(), rank.sharded(core::DType::F64)),
+        other(mamba, rank.sharded(core::DType::F64));
+    const optim::LanguageModelling objective;
+    const auto have_runs = [&](const StepModels& models) {
+      const StepInput input = read_input(rank.memory(), rank, golden.samples(), 1, models);
+      return input.batches.front().ring->runs.slots.defined();
+    };
+    EXPECT_FALSE(have_runs({model, nullptr, objective}));
+    EXPECT_FALSE(have_runs({model, &model, objective}));
+    EXPECT_TRUE(have_runs({model, &other, objective}));
+    EXPECT_TRUE(have_runs({other, nullptr, objective}));
+  });
+}
+
 TEST(MicroPass, WeightsAreMadeBesideTheSumsOfATensorGroupUnlessGapsAreForThem) {
   using enum core::Tape::WeightParts;
   using parallel::ScheduleKind;

@@ -56,8 +56,8 @@ TEST(AutomaticLayouts, AreTakenSaidAndKept) {
 TEST(AutomaticLayouts, AreRefusedInOneLine) {
   const RunFolder folder("automatic_refused");
   for (const auto& [command, says] : {
-           std::pair{"train tiny.textproto --out run --set parallel.shard=OPTIMIZER --set parallel.shard_ranks=2",
-                     "parallel.shard_ranks is given with parallel.layout auto"},
+           std::pair{"train tiny.textproto --out run --set parallel.shard=OPTIMIZER --set parallel.shard_ranks=3",
+                     "parallel.shard_ranks is 3, expected a number that divides the world's, 2"},
            {"train tiny.textproto --out run --set batch.sequences_per_step=1 --set model.num_heads=1 --set "
             "model.num_kv_heads=1 --set model.num_layers=1",
             "gives each a sequence in each of its passes"},

@@ -139,7 +139,7 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
     planned.erase(rows);
   }
   EXPECT_EQ(planned, sent);
-  // Of states, which is waited for: all_to_all along cp is taken to run beside the passes.
+  // Of states, which is waited for: all_to_all along cp is taken to run beside attention.
   EXPECT_EQ(planned.contains("cp all_gather"), models.student.num_mamba_layers() > 0);
   if (tested.tensor_shares > 0) {
     EXPECT_EQ(planned["tp reduce_scatter"].first, tested.tensor_shares);

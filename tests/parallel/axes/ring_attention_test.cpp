@@ -196,6 +196,8 @@ TEST(CutBatch, TakesWhatTheWholeGives) {
     }
   }
   EXPECT_EQ(std::count(taken.begin(), taken.end(), true), std::ssize(taken));
+  EXPECT_TRUE(nn::make_cut_batch(memory, columns, {0, 3}).ring->runs.slots.defined());
+  EXPECT_FALSE(nn::make_cut_batch(memory, columns, {0, 3}, /*with_runs=*/false).ring->runs.slots.defined());
 }
 
 }  // namespace
