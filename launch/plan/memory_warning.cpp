@@ -7,6 +7,7 @@
 #include <exception>
 #include <vector>
 
+#include "core/counted.h"
 #include "core/share.h"
 #include "launch/plan/automatic_layout.h"
 #include "launch/run/devices.h"
@@ -63,8 +64,10 @@ std::string how_to_take_less(const RankPlan& plan) {
   const int held = parallel::peak_activations(schedule)[static_cast<std::size_t>(plan.stage)],
             chunks = schedule.num_chunks, micro_batches = schedule.num_micro_batches;
   const int of_one_f_one_b = std::min(micro_batches, schedule.num_stages() - plan.stage);
-  how += fmt::format("; stage {} keeps activations of up to {} {}{} at once, of batch.micro_batches = {}", plan.stage,
-                     held, chunks > 1 ? "chunk" : "micro-batch", held == 1 ? "" : chunks > 1 ? "s" : "es", micro_batches);
+  const std::string kept = chunks > 1 ? core::counted(held, "chunk")
+                                      : fmt::format("{} micro-batch{}", held, held == 1 ? "" : "es");
+  how += fmt::format("; stage {} keeps activations of up to {} at once, of batch.micro_batches = {}", plan.stage, kept,
+                     micro_batches);
   if (chunks * of_one_f_one_b < held)
     how += fmt::format(", of {} with parallel.schedule ONE_F_ONE_B{}", of_one_f_one_b,
                        chunks > 1 ? " and parallel.chunks 1" : "");
@@ -110,9 +113,9 @@ std::optional<std::string> memory_warning(const RunConfig& config, const Planned
     const std::int64_t held = plan.memory.held;
     if (held <= may_take) return std::nullopt;
     return fmt::format(
-        "a rank is planned to take {:.3f} GiB of memory, {:.3f} of them before its first step, and may take {:.3f}, its "
-        "part of nine tenths of what is available: where memory ends, the system ends a rank and says nothing. limbeck "
-        "plan says what takes it; {}",
+        "a rank is planned to take {:.3f} GiB of memory, {:.3f} of them before its first step, and may take {:.3f}, "
+        "its part of nine tenths of what is available: where memory ends, the system ends a rank and says nothing. "
+        "limbeck plan says what takes it; {}",
         in_gib(held), in_gib(state), in_gib(may_take), how_to_take_less(plan));
   } catch (const std::exception&) {
     return std::nullopt;  // what is wrong with the config the run says itself; a plan that fails is none

@@ -27,8 +27,8 @@ std::int64_t passes_bound(const RunConfig& config, const PlannedModels& models, 
 
 /// One line where a rank is planned to take more than `may_take` bytes at a step's peak, copies of what is saved beside
 /// steps left out: where these have no room, steps wait. Of a pipeline it names the stage, what that keeps, and the
-/// settings by which it keeps less. Nothing is planned where state_bound and passes_bound are a twentieth of these bytes
-/// at most; then its steps are. Nothing of a config that is not planned (planned_models.h), and of one that a run
+/// settings by which it keeps less. Nothing is planned where state_bound and passes_bound are a twentieth of these
+/// bytes at most; then its steps are. Nothing of a config that is not planned (planned_models.h), and of one that a run
 /// refuses.
 std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,
                                           const PlannedWorld& world, std::int64_t may_take);

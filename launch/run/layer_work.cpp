@@ -69,7 +69,7 @@ nn::ModelConfig layers_alike(nn::ModelConfig model, std::int64_t layer, std::int
 }
 
 std::vector<LayerWork> work_of_layers(const RunConfig& config, const nn::ModelConfig& model) {
-  constexpr std::int64_t enough_tokens = 1024;  // of which what is made of a token is that of any number
+  constexpr std::int64_t enough_tokens = 256;  // of which what is made for each is that of any number
   const std::int64_t length = config.data.sequence_length,
                      tokens = std::max<std::int64_t>(1, std::min({length, model.max_positions, enough_tokens}));
   const auto work_of = [&](std::int64_t index) {

@@ -29,7 +29,7 @@ struct LayerWork {
   PassParts given = {};     // bytes of the tensors that are made
 };
 
-/// A model of `model`'s layer of this number alone, of so many such layers; the number may be that of one that predicts.
+/// A model of so many layers, each as `model`'s of this number, which may be that of one that predicts.
 nn::ModelConfig layers_alike(nn::ModelConfig model, std::int64_t layer, std::int64_t count);
 
 /// In the model's order, and behind them what each layer that predicts further tokens is as.

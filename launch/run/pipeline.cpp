@@ -79,8 +79,7 @@ PassParts costs_of_stage(const Pipeline& pipeline, int stage) {
 
 }  // namespace
 
-Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages,
-                     const StagePasses& passes) {
+Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, const StagePasses& passes) {
   const ParallelConfig& c = config.parallel;
   const double beside_head = passes.beside_head;
   const bool is_cut = num_stages > 1;

@@ -1,5 +1,5 @@
-// What a micro-batch takes in each stage of a pipeline, forward and for its gradients of inputs and of weights: by which
-// schedules leave weights for later, and by which it is counted how long stages wait.
+// What a micro-batch takes in each stage of a pipeline, forward and for its gradients of inputs and of weights: by
+// which schedules leave weights for later, and by which it is counted how long stages wait.
 //
 //     pipeline.costs = costs_of_stages(config, model, pipeline.layers, {.readers = 4, .on_gpu = true});
 #pragma once
@@ -29,10 +29,10 @@ struct StagePasses {
 /// (docs/plan.md), of GPUs those of examples/clusters/h100_node.textproto.
 double flops_a_byte(core::DType compute, bool on_gpu);
 
-/// Of one layer, a token, in FLOP of products that take as long (`a_byte`: flops_a_byte): products as they are, attention's own two and a half
-/// times in the backward, where scores are made again; each tensor is written and read, and those of the forward read
-/// again for the gradient of the input, as they are all made again with train.recompute; gradients of weights, which
-/// nothing has with adapters, are added to what other micro-batches gave, of `tokens` each.
+/// Of one layer, a token, in FLOP of products that take as long (`a_byte`: flops_a_byte): products as they are,
+/// attention's own two and a half times in the backward, where scores are made again; each tensor is written and read,
+/// and those of the forward read again for the gradient of the input, as they are all made again with train.recompute;
+/// gradients of weights, which nothing has with adapters, are added to what other micro-batches gave, of `tokens` each.
 PassParts costs_of_layer(const LayerWork& work, const RunConfig& config, double tokens, double a_byte);
 
 /// The same of each virtual stage, which have the layers `parts`. The head does all it does in the forward, its

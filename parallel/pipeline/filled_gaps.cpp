@@ -30,9 +30,7 @@ constexpr std::array tastes{Taste{true, 0}, Taste{true, 1}, Taste{false, 0}, Tas
 enum Kind : std::uint8_t { Forwards, Inputs, Weights, NumKinds };
 
 Kind kind_of(const PipelineAction& action) {
-  return action.kind == ActionKind::Forward         ? Forwards
-         : action.kind == ActionKind::InputGradient ? Inputs
-                                                    : Weights;
+  return action.kind == ActionKind::Forward ? Forwards : action.kind == ActionKind::InputGradient ? Inputs : Weights;
 }
 
 /// Ranks that decide what they do next whenever they are free, by what is there and what is known to be on its way.

@@ -96,8 +96,8 @@ TEST(FilledGaps, AreOfTheSameActionsAndMemory) {
               M = 1 + static_cast<int>(random() % 9);
     const PipelineSchedule given = make_schedule(ScheduleKind::ZeroBubble, P, v, M);
     const PipelineCosts costs = random_costs(random, given);
-    SCOPED_TRACE(fmt::format("{} stages, {} chunks, {} micro-batches, forward {}, gradients {} and {}, sent {}", P, v, M,
-                             costs.forward, costs.input_gradient, costs.weight_gradient, costs.communication));
+    SCOPED_TRACE(fmt::format("{} stages, {} chunks, {} micro-batches, forward {}, gradients {} and {}, sent {}", P, v,
+                             M, costs.forward, costs.input_gradient, costs.weight_gradient, costs.communication));
     const PipelineSchedule found = with_gaps_filled(given, costs);
     ASSERT_NO_THROW(check_schedule(found));
     EXPECT_LE(most_held(found), most_held(given));
@@ -140,8 +140,7 @@ double least_of_two_stages(int num_micro_batches, const PipelineCosts& costs) {
   double least = std::numeric_limits<double>::infinity();
   const auto all = orders(num_micro_batches, 2);
   for (const auto& first : all)
-    for (const auto& second : all)
-      try {
+    for (const auto& second : all) try {
         least = std::min(least, simulate({1, num_micro_batches, {first, second}}, costs).makespan);
       } catch (const core::Error&) {  // they wait for each other
       }
@@ -169,14 +168,13 @@ TEST(FilledGaps, KeepTheClosedFormOfEvenCosts) {
       const PipelineCosts costs = even_costs(given, 2, 2, 2);
       const PipelineSchedule found = with_gaps_filled(given, costs);
       EXPECT_EQ(found.stages, given.stages) << P << " stages, " << M << " micro-batches";
-      for (const double bubble : simulate(found, costs).bubble)
-        EXPECT_NEAR(bubble, (P - 1.0) / (3 * M + P - 1), 1e-12);
+      for (const double bubble : simulate(found, costs).bubble) EXPECT_NEAR(bubble, (P - 1.0) / (3 * M + P - 1), 1e-12);
     }
 }
 
-// The first stage takes 8, the second 6, of which 4 are weights: these lie where the second would wait for F1 and F2, not
-// behind B2. Rank 1: F0 6 to 7, B0 8, W0 12; F1 13, B1 14, W1 18; F2, which begins on rank 0 when W0 has ended there at
-// 14, 20 to 21, B2 22, W2 26. ZB-H1 has W0 14 to 18 and W1 22 to 26: 30.
+// The first stage takes 8, the second 6, of which 4 are weights: these lie where the second would wait for F1 and F2,
+// not behind B2. Rank 1: F0 6 to 7, B0 8, W0 12; F1 13, B1 14, W1 18; F2, which begins on rank 0 when W0 has ended
+// there at 14, 20 to 21, B2 22, W2 26. ZB-H1 has W0 14 to 18 and W1 22 to 26: 30.
 TEST(FilledGaps, WeightsLieWhereAStageWaits) {
   const PipelineSchedule given = make_schedule(ScheduleKind::ZeroBubble, 2, 1, 3);
   const PipelineCosts costs{.forward = {6, 1}, .input_gradient = {1, 1}, .weight_gradient = {1, 4}};

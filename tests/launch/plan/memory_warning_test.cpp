@@ -40,8 +40,7 @@ parallel { bucket_mib: 0.25 }
 };
 
 TEST_F(MemoryWarning, SaysWhatARankTakesWhereItIsMore) {
-  const std::int64_t held = held_where_steps_wait(),
-                     state = plan_state(config, models, world).kept();
+  const std::int64_t held = held_where_steps_wait(), state = plan_state(config, models, world).kept();
   EXPECT_FALSE(warning(held));
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); };
   const auto said = warning(held - 1);
@@ -65,9 +64,9 @@ TEST_F(MemoryWarning, ACopyOfWhatIsSavedMayLackRoom) {
 
 // What no world is asked of is no less than what is planned, and not much more.
 TEST_F(MemoryWarning, ABoundOfTheStateNeedsNoWorld) {
-  for (const auto& [layout, shard] : {std::pair("", Shard::Nothing), std::pair("", Shard::Optimizer),
-                                      std::pair("", Shard::Gradients), std::pair("", Shard::Parameters),
-                                      std::pair("tp2", Shard::Nothing), std::pair("tp2", Shard::Parameters)}) {
+  for (const auto& [layout, shard] :
+       {std::pair("", Shard::Nothing), std::pair("", Shard::Optimizer), std::pair("", Shard::Gradients),
+        std::pair("", Shard::Parameters), std::pair("tp2", Shard::Nothing), std::pair("tp2", Shard::Parameters)}) {
     config.parallel.layout = layout;
     config.parallel.shard = shard;
     const auto bound = static_cast<double>(state_bound(config, models, world.num_ranks)),
@@ -110,7 +109,7 @@ TEST_F(MemoryWarning, IsOfPassesToo) {
 }
 
 // Of 4 sequences of 32 tokens a rank of two reads half, a layer of 256 channels of four bytes: what is kept to compute
-// it again. A stage of two has one layer of each micro-batch, the first of two at once, the last with weights apart too.
+// it again. A stage of two has one layer of each micro-batch: the first of two at once, with weights apart the last too.
 TEST_F(MemoryWarning, ABoundOfPassesIsWhatMicroBatchesInFlightKeep) {
   config.train.recompute = true;
   constexpr std::int64_t layer = 4 * 256, tokens = 4 * 32;

@@ -83,12 +83,13 @@ TEST(ToLines, AStageSaysWhatItWaitsByWhatItCosts) {
   Pipeline pipeline = pipeline_of(config, model_of(6), 2);
   pipeline.costs = {.forward = {1, 2}, .input_gradient = {2, 1}, .weight_gradient = {1, 1}, .communication = 0};
   // Rank 0: F0 0 to 1, F1 2; rank 1: F0 3, B0 5 and so on, 4 each: rank 1 waits 1, and 3 behind its last.
-  EXPECT_THAT(to_lines(pipeline),
-              ElementsAre("stage 0: layers 0 to 3; holds up to 2 chunks of activations, waits 20.0 % of a step's time by "
-                          "what its layers cost: 25 % forward, 50 % for gradients of inputs, 25 % of weights",
-                          "stage 1: layers 4 to 5; holds up to 1 chunk of activations, waits 20.0 % of a step's time by "
-                          "what its layers cost: 50 % forward, 25 % for gradients of inputs, 25 % of weights",
-                          HasSubstr("rank 0 F0F1"), HasSubstr("rank 1 ")));
+  EXPECT_THAT(
+      to_lines(pipeline),
+      ElementsAre("stage 0: layers 0 to 3; holds up to 2 chunks of activations, waits 20.0 % of a step's time by "
+                  "what its layers cost: 25 % forward, 50 % for gradients of inputs, 25 % of weights",
+                  "stage 1: layers 4 to 5; holds up to 1 chunk of activations, waits 20.0 % of a step's time by "
+                  "what its layers cost: 50 % forward, 25 % for gradients of inputs, 25 % of weights",
+                  HasSubstr("rank 0 F0F1"), HasSubstr("rank 1 ")));
 }
 
 // A head of 1000 rows of 4 is 8000 FLOP, as 22 layers: where it is not computed it takes none from the last stage.

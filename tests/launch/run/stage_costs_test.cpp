@@ -55,8 +55,8 @@ TEST(WorkOfLayers, FlopAreThoseOfTheArchitecture) {
 }
 
 // A layer's products give a token 5 (64) and 2 (128) values forward, of which those of o and down may be added to the
-// stream; norms, rotations, activations and sums give no more than twice that. Of gradients there is at least one of what
-// attention, activation and down read. A replay makes the forward again.
+// stream; norms, rotations, activations and sums give no more than twice that. Of gradients there is at least one of
+// what attention, activation and down read. A replay makes the forward again.
 TEST(WorkOfLayers, BytesAreThoseThatALayerMakes) {
   const auto given_of = [](const RunConfig& c) { return work_of_layers(c, model_of(1))[0].given; };
   const PassParts given = given_of(config());
