@@ -12,6 +12,10 @@ thread_local const Subject* of_thread = &nobody_said;
 
 }  // namespace
 
+Subject::Subject(const char* what_, std::int64_t number_, const char* part_)
+    : what(what_), number(number_), part(part_) {}
+Subject::Subject(const char* what_, std::shared_ptr<const std::string> name_) : what(what_), name(std::move(name_)) {}
+
 std::string describe(const Subject& of) {
   std::string text = of.what == nullptr ? "" : of.what;
   if (of.name) text += " " + *of.name;
@@ -31,9 +35,9 @@ std::shared_ptr<const std::string> name_of_many(const std::string& first, std::s
 
 ExchangesOf::ExchangesOf(Subject of) : of_(std::move(of)), before_(std::exchange(of_thread, &of_)) {}
 ExchangesOf::ExchangesOf(const char* what, std::int64_t number, const char* part)
-    : ExchangesOf(Subject{.what = what, .number = number, .part = part}) {}
+    : ExchangesOf(Subject(what, number, part)) {}
 ExchangesOf::ExchangesOf(const char* what, std::shared_ptr<const std::string> name)
-    : ExchangesOf(Subject{.what = what, .name = std::move(name)}) {}
+    : ExchangesOf(Subject(what, std::move(name))) {}
 ExchangesOf::~ExchangesOf() { of_thread = before_; }
 
 const Subject& ExchangesOf::now() { return *of_thread; }

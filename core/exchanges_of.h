@@ -19,8 +19,12 @@ namespace limbeck::core {
 
 /// Texts live as long as the program; a name that does not is shared by all that keep it.
 struct Subject {
+  Subject() = default;
+  explicit Subject(const char* what, std::int64_t number = -1, const char* part = nullptr);
+  Subject(const char* what, std::shared_ptr<const std::string> name);
+
   const char* what = nullptr;  // null: nobody said
-  std::shared_ptr<const std::string> name = {};
+  std::shared_ptr<const std::string> name;
   std::int64_t number = -1;    // -1: it has none
   const char* part = nullptr;  // of that; null: all of it
 };

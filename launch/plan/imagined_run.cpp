@@ -138,7 +138,7 @@ class ImaginedRun {
     records_steps(config_, rank);  // or it throws
     check_cut_sequences(config_, models_.student, rank.context_place());
     check_expert_choice(config_.routing, models_.student);
-    plan_.pipeline = planned_pipeline(config_, models_, rank.mesh().pp().size());
+    plan_.pipeline = planned_pipeline(config_, models_, world_);
     plan_.stage = rank.mesh().pp().rank();
     MemoryParts& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;
@@ -325,11 +325,16 @@ std::string layout_text(const RunConfig& config, int num_ranks) {
 
 }  // namespace
 
-Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, int num_stages) {
-  check_pipeline(config, models.student, num_stages);
+Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  const parallel::Layout layout = parallel::parse_layout(layout_text(config, world.num_ranks));
+  const int stages = std::max(layout.pp, 1);
+  check_pipeline(config, models.student, stages);
   const double beside_head =
       teacher_runs(config, models) ? nn::forward_flops_per_token(*models.teacher, config.data.sequence_length) : 0;
-  return pipeline_of(config, models.student, num_stages, beside_head);
+  return pipeline_of(config, models.student, stages,
+                     {.beside_head = beside_head,
+                      .readers = std::max(world.num_ranks / (stages * std::max(layout.tp, 1)), 1),
+                      .on_gpu = world.device.has_queue});
 }
 
 namespace {

@@ -58,8 +58,9 @@ MemoryParts plan_state(const RunConfig& config, const PlannedModels& models, con
 /// Throws a UsageError as the run would, on whichever stage, before its first step.
 void check_begins(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
 
-/// The pipeline of so many stages by which the run would go. Throws a UsageError where it would refuse.
-Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, int num_stages);
+/// The pipeline by which the run would go, of one stage where its layout has no pp. Throws a UsageError where it would
+/// refuse.
+Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
 
 /// Collective: seconds of each of so many steps of a config without a teacher, made for good, behind those that make
 /// what later ones find, of random weights on random tokens, in a memory that is there.

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
+#include <vector>
 
+#include "core/counted.h"
 #include "core/share.h"
 #include "launch/plan/automatic_layout.h"
 #include "launch/run/devices.h"
@@ -12,7 +15,7 @@
 namespace limbeck::launch {
 namespace {
 
-constexpr std::int64_t little = 20;  // a state of less than one part in so many is no reason to plan steps
+constexpr std::int64_t little = 20;  // less than one part in so many is no reason to plan steps
 
 double in_gib(std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); }
 
@@ -51,22 +54,69 @@ std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, i
          teacher;
 }
 
+namespace {
+
+/// What takes less, by setting.
+std::string how_to_take_less(const RankPlan& plan) {
+  std::string how = "parallel.shard, train.recompute, more batch.micro_batches and other layouts take less";
+  if (!plan.is_of_stages()) return how;
+  const parallel::PipelineSchedule& schedule = plan.pipeline.schedule;
+  const int held = parallel::peak_activations(schedule)[static_cast<std::size_t>(plan.stage)],
+            chunks = schedule.num_chunks, micro_batches = schedule.num_micro_batches;
+  const int of_one_f_one_b = std::min(micro_batches, schedule.num_stages() - plan.stage);
+  const std::string kept = chunks > 1 ? core::counted(held, "chunk")
+                                      : fmt::format("{} micro-batch{}", held, held == 1 ? "" : "es");
+  how += fmt::format("; stage {} keeps activations of up to {} at once, of batch.micro_batches = {}", plan.stage, kept,
+                     micro_batches);
+  if (chunks * of_one_f_one_b < held)
+    how += fmt::format(", of {} with parallel.schedule ONE_F_ONE_B{}", of_one_f_one_b,
+                       chunks > 1 ? " and parallel.chunks 1" : "");
+  return how;
+}
+
+}  // namespace
+
+std::int64_t passes_bound(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  const Pipeline pipeline = planned_pipeline(config, models, world);
+  const parallel::PipelineSchedule& schedule = pipeline.schedule;
+  const int stages = schedule.num_stages();
+  const parallel::Layout layout =
+      config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
+  const double ranks = std::max(1, world.num_ranks / (stages * std::max(layout.tp, 1)));
+  const double tokens = static_cast<double>(config.batch.sequences_per_step * config.data.sequence_length) /
+                        (ranks * schedule.num_micro_batches * std::max(layout.tp, 1));
+  const auto read = static_cast<double>(core::bytes_of(config.precision.master, models.student.width));
+  const std::vector<LayerWork> layers = work_of_layers(config, models.student);
+  const std::vector<int> held = parallel::peak_activations(schedule);
+  double most = 0;
+  for (int v = 0; v < schedule.num_virtual_stages(); ++v) {
+    const core::Slice& part = pipeline.layers[static_cast<std::size_t>(v)];
+    double bytes = 0;  // of a token
+    for (std::int64_t layer = part.first; layer < part.first + part.count; ++layer)
+      bytes += config.train.recompute ? read : layers[static_cast<std::size_t>(layer)].given.forward;
+    most = std::max(most, bytes * held[static_cast<std::size_t>(v % stages)]);
+  }
+  return std::llround(most * tokens);
+}
+
 std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,
                                           const PlannedWorld& world, std::int64_t may_take) {
   if (not_planned(config) != nullptr) return std::nullopt;
   try {
-    if (state_bound(config, models, world.num_ranks) < may_take / little) return std::nullopt;
+    const std::int64_t passes = passes_bound(config, models, world);
+    if (state_bound(config, models, world.num_ranks) + passes < may_take / little) return std::nullopt;
     RunConfig waits = config;
     waits.train.save_in_background = false;  // as steps do where a copy has no room
     const std::int64_t state = plan_state(waits, models, world).kept();
-    if (state < may_take / little) return std::nullopt;
-    const std::int64_t held = plan_rank(waits, models, world).memory.held;
+    if (state + passes < may_take / little) return std::nullopt;
+    const RankPlan plan = plan_rank(waits, models, world);
+    const std::int64_t held = plan.memory.held;
     if (held <= may_take) return std::nullopt;
     return fmt::format(
-        "a rank is planned to take {:.3f} GiB of memory, {:.3f} of them before its first step, and may take {:.3f}, its "
-        "part of nine tenths of what is available: where memory ends, the system ends a rank and says nothing. limbeck "
-        "plan says what takes it; parallel.shard, train.recompute, more batch.micro_batches and other layouts take less",
-        in_gib(held), in_gib(state), in_gib(may_take));
+        "a rank is planned to take {:.3f} GiB of memory, {:.3f} of them before its first step, and may take {:.3f}, "
+        "its part of nine tenths of what is available: where memory ends, the system ends a rank and says nothing. "
+        "limbeck plan says what takes it; {}",
+        in_gib(held), in_gib(state), in_gib(may_take), how_to_take_less(plan));
   } catch (const std::exception&) {
     return std::nullopt;  // what is wrong with the config the run says itself; a plan that fails is none
   }

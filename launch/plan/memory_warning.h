@@ -20,10 +20,16 @@ namespace limbeck::launch {
 /// the teacher. Throws a UsageError where the layout is none.
 std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, int num_ranks);
 
+/// About what the micro-batches in flight keep of a rank's layers, bytes: what these make forward of their tokens, with
+/// train.recompute what they read, of as many as the schedule of the stages has under way at once, on the stage where
+/// that is most. Head and teacher are beside it. Throws a UsageError as a run would.
+std::int64_t passes_bound(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
+
 /// One line where a rank is planned to take more than `may_take` bytes at a step's peak, copies of what is saved beside
-/// steps left out: where these have no room, steps wait. Its state is bounded first (state_bound), then planned
-/// (plan_state), then its steps, each only where the one before is more than a twentieth of these bytes. Nothing of a
-/// config that is not planned (planned_models.h), and of one that a run refuses.
+/// steps left out: where these have no room, steps wait. Of a pipeline it names the stage, what that keeps, and the
+/// settings by which it keeps less. Nothing is planned where state_bound and passes_bound are a twentieth of these
+/// bytes at most; then its steps are. Nothing of a config that is not planned (planned_models.h), and of one that a run
+/// refuses.
 std::optional<std::string> memory_warning(const RunConfig& config, const PlannedModels& models,
                                           const PlannedWorld& world, std::int64_t may_take);
 

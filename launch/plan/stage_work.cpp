@@ -92,7 +92,7 @@ WorkEstimate fastest_work(const RunConfig& config, const PlannedModels& models, 
   for (StageWork& work : tried_work(config, models, world.num_ranks)) {
     const RunConfig worked = with_work(config, work);
     RankPlan step = pass;
-    step.pipeline = planned_pipeline(worked, models, stages);
+    step.pipeline = planned_pipeline(worked, models, world);
     divide(step.traffic, work);
     const double seconds = step_time(worked, models, step, world, cluster).seconds();
     if (seconds < best.seconds) best = {std::move(work), seconds};

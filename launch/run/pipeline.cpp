@@ -3,13 +3,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <numeric>
 #include <sstream>
 #include <utility>
 
 #include "core/counted.h"
 #include "core/error.h"
 #include "parallel/axes/mesh.h"
+#include "parallel/pipeline/filled_gaps.h"
 
 namespace limbeck::launch {
 
@@ -51,17 +51,9 @@ std::vector<core::Slice> given_layers(const std::vector<std::int64_t>& counts, s
 }
 
 /// Forward, of a token.
-double flops_of_layer(nn::ModelConfig model, std::int64_t layer, std::int64_t sequence_length) {
-  const nn::LayerConfig own = model.layer(layer);
-  if (!own.is_moe) model.moe = {};
-  if (!own.is_mamba) model.mamba = {};
-  model.window = own.window;
-  model.moe.dense_layers.clear();  // all its layers are as this one
-  model.full_layers.clear();
-  model.mamba.attention_layers.clear();
+double flops_of_layer(const nn::ModelConfig& model, std::int64_t layer, std::int64_t sequence_length) {
   const auto of_layers = [&](std::int64_t count) {
-    model.num_layers = count;
-    return nn::forward_flops_per_token(model, sequence_length);
+    return nn::forward_flops_per_token(layers_alike(model, layer, count), sequence_length);
   };
   return of_layers(2) - of_layers(1);
 }
@@ -73,15 +65,23 @@ std::vector<double> flops_of_layers(const nn::ModelConfig& model, std::int64_t s
   return costs;
 }
 
-double sum_of(const std::vector<double>& values, const core::Slice& part) {
-  const auto begin = values.begin() + part.first;
-  return std::accumulate(begin, begin + part.count, 0.0);
+/// Of all that a stage's chunks take, by part.
+PassParts costs_of_stage(const Pipeline& pipeline, int stage) {
+  PassParts sum;
+  for (int chunk = 0; chunk < pipeline.schedule.num_chunks; ++chunk) {
+    const auto at = static_cast<std::size_t>(pipeline.schedule.virtual_stage(stage, chunk));
+    sum.forward += pipeline.costs.forward[at];
+    sum.input_gradient += pipeline.costs.input_gradient[at];
+    sum.weight_gradient += pipeline.costs.weight_gradient[at];
+  }
+  return sum;
 }
 
 }  // namespace
 
-Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, double beside_head) {
+Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, const StagePasses& passes) {
   const ParallelConfig& c = config.parallel;
+  const double beside_head = passes.beside_head;
   const bool is_cut = num_stages > 1;
   const int chunks = is_cut ? static_cast<int>(c.chunks) : 1, parts = num_stages * chunks;
   const auto kind = is_cut ? static_cast<parallel::ScheduleKind>(c.schedule) : parallel::ScheduleKind::OneFOneB;
@@ -98,13 +98,11 @@ Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int 
                                             : parallel::split_by_cost(costs, 0, last, parts),
       .schedule = parallel::make_schedule(kind, num_stages, chunks, static_cast<int>(config.batch.micro_batches)),
       .costs = {}};
-  parallel::check_schedule(pipeline.schedule);
-  for (const core::Slice& part : pipeline.layers) {
-    const bool has_head = &part == &pipeline.layers.back();
-    const double own = sum_of(costs, part) + (has_head ? head : 0);
-    pipeline.costs.forward.push_back(own + (has_head ? beside_head : 0));
-    for (auto* column : {&pipeline.costs.input_gradient, &pipeline.costs.weight_gradient}) column->push_back(own);
+  if (is_cut) {
+    pipeline.costs = costs_of_stages(config, model, pipeline.layers, passes);
+    pipeline.schedule = parallel::with_gaps_filled(std::move(pipeline.schedule), pipeline.costs);
   }
+  parallel::check_schedule(pipeline.schedule);
   return pipeline;
 }
 
@@ -147,10 +145,13 @@ std::vector<std::string> to_lines(const Pipeline& pipeline) {
                                          : fmt::format("{} to {}", part.first, part.first + part.count - 1));
     }
     const auto at = static_cast<std::size_t>(stage);
-    lines.push_back(
-        fmt::format("stage {}: layers {}; holds up to {} of activations, waits {:.1f} % of a step's time "
-                    "by what its layers cost",
-                    stage, fmt::join(layers, ", "), core::counted(peaks[at], "chunk"), 100 * times.bubble[at]));
+    const auto [forward, input, weight] = costs_of_stage(pipeline, stage);
+    const double hundredth = (forward + input + weight) / 100;
+    lines.push_back(fmt::format(
+        "stage {}: layers {}; holds up to {} of activations, waits {:.1f} % of a step's time by what its layers cost: "
+        "{:.0f} % forward, {:.0f} % for gradients of inputs, {:.0f} % of weights",
+        stage, fmt::join(layers, ", "), core::counted(peaks[at], "chunk"), 100 * times.bubble[at], forward / hundredth,
+        input / hundredth, weight / hundredth));
   }
   std::istringstream picture(parallel::picture(schedule, pipeline.costs));
   for (std::string line; std::getline(picture, line);) lines.push_back(line);

@@ -11,6 +11,7 @@
 #include "core/nn/transformer.h"
 #include "core/slice.h"
 #include "launch/config/config.h"
+#include "launch/run/stage_costs.h"
 #include "parallel/pipeline/schedule.h"
 
 namespace limbeck::launch {
@@ -18,17 +19,18 @@ namespace limbeck::launch {
 struct Pipeline {
   std::vector<core::Slice> layers;      // of each virtual stage, in the model's order
   parallel::PipelineSchedule schedule;  // of a step's micro-batches
-  parallel::PipelineCosts costs;        // of a token, FLOP, with what runs beside the head
+  parallel::PipelineCosts costs;        // of a token (costs_of_stages); none of one stage
 
   int stage_of(std::int64_t layer) const;
   /// What the stage of this number has of a model.
   nn::ModelOptions part_of(nn::ModelOptions options, int stage) const;
 };
 
-/// As `parallel` says it; of one stage all layers and one micro-batch after the other. `beside_head`: forward FLOP of a
-/// token, of what runs where the head is and has no backward, such as a teacher. Throws a UsageError where
-/// parallel.stages are not the model's layers.
-Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, double beside_head = 0);
+/// As `parallel` says it; of one stage all layers and one micro-batch after the other. Layers are dealt by their FLOP;
+/// where weights are apart, they lie in the gaps that the stages' costs leave (parallel::with_gaps_filled). The same on
+/// every rank whose arguments are. Throws a UsageError where parallel.stages are not the model's layers.
+Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages,
+                     const StagePasses& passes = {});
 
 /// Of a model whose head is not computed and that learns nothing, such as a teacher on ranks of its own: a chunk of
 /// layers a stage, of which the costliest costs the least, and one micro-batch after the other.

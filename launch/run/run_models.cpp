@@ -48,11 +48,16 @@ void check_reads(const RunConfig& config, std::int64_t num_tokens, const nn::Mod
                      student.vocabulary);
 }
 
-nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision) {
-  nn::ModelOptions options = rank.sharded(precision.bfloat16_weights ? core::DType::BF16 : precision.master);
+nn::ModelOptions with_precision(nn::ModelOptions options, const PrecisionConfig& precision) {
+  options.dtype = precision.bfloat16_weights ? core::DType::BF16 : precision.master;
   options.compute = precision.compute;
   options.residual = precision.bfloat16_residual ? core::DType::BF16 : precision.master;
   options.fp8_products = precision.fp8_products;
+  return options;
+}
+
+nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision) {
+  nn::ModelOptions options = with_precision(rank.sharded(precision.master), precision);
   options.with_predict = true;
   return options;
 }

@@ -26,6 +26,8 @@ nn::ModelConfig student_architecture(const RunConfig& config, const ModelSource&
 void check_reads(const RunConfig& config, std::int64_t num_tokens, const nn::ModelConfig& student,
                  const nn::ModelConfig* teacher);
 
+/// With values, activations and the stream between the layers as a student has them.
+nn::ModelOptions with_precision(nn::ModelOptions options, const PrecisionConfig& precision);
 nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision);
 nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precision);
 /// Of one that is made, beside the teacher, where objective.control is UNTRAINED: as its passes read it.

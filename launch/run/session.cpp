@@ -94,7 +94,11 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log, co
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
   const nn::ModelOptions options = student_options(rank, config.precision);
-  pipeline = pipeline_of(config, architecture, rank.mesh().pp().size(), forward_flops_of_teachers());
+  const parallel::Mesh& mesh = rank.mesh();
+  pipeline = pipeline_of(config, architecture, mesh.pp().size(),
+                         {.beside_head = forward_flops_of_teachers(),
+                          .readers = std::int64_t{mesh.dp().size()} * mesh.cp().size(),
+                          .on_gpu = rank.memory()->has_queue()});
   student = std::make_unique<nn::Transformer>(architecture, pipeline.part_of(options, rank.mesh().pp().rank()));
   if (config.adapters) make_adapters(options.place);
 }

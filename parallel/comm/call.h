@@ -34,7 +34,7 @@ std::string describe(const CallSignature& signature);
 /// What messages call an operation by; nothing is written out before one is told.
 struct CallName {
   CallSignature signature = {};
-  core::Subject of = {};
+  core::Subject of{};
   std::shared_ptr<const std::string> group = {};
   std::int64_t rows_sent = -1;  // of all_to_all_v; -1: that is not known
 };

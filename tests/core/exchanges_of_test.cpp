@@ -9,12 +9,11 @@ namespace {
 
 TEST(ExchangesOf, AreWrittenOut) {
   EXPECT_EQ(describe(Subject{}), "");
-  EXPECT_EQ(describe(Subject{.what = "losses of the step"}), "losses of the step");
-  EXPECT_EQ(describe(Subject{.what = "gradients of", .name = name_of_many("norm.weight", 1)}),
-            "gradients of norm.weight");
-  EXPECT_EQ(describe(Subject{.what = "values of", .name = name_of_many("layers.0.mlp.up.weight", 4)}),
+  EXPECT_EQ(describe(Subject("losses of the step")), "losses of the step");
+  EXPECT_EQ(describe(Subject("gradients of", name_of_many("norm.weight", 1))), "gradients of norm.weight");
+  EXPECT_EQ(describe(Subject("values of", name_of_many("layers.0.mlp.up.weight", 4))),
             "values of layers.0.mlp.up.weight and 3 more");
-  const Subject forward{.what = "micro-batch", .number = 0, .part = "forward"};
+  const Subject forward("micro-batch", 0, "forward");
   EXPECT_EQ(describe(forward), "micro-batch 0, forward");
   EXPECT_EQ(describe(part_of(forward, "stream to the next stage")), "micro-batch 0, stream to the next stage");
   EXPECT_EQ(describe(part_of({}, "dispatch")), "dispatch");

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
 #include <utility>
 
 namespace limbeck::launch {
@@ -39,8 +40,7 @@ parallel { bucket_mib: 0.25 }
 };
 
 TEST_F(MemoryWarning, SaysWhatARankTakesWhereItIsMore) {
-  const std::int64_t held = held_where_steps_wait(),
-                     state = plan_state(config, models, world).kept();
+  const std::int64_t held = held_where_steps_wait(), state = plan_state(config, models, world).kept();
   EXPECT_FALSE(warning(held));
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); };
   const auto said = warning(held - 1);
@@ -64,9 +64,9 @@ TEST_F(MemoryWarning, ACopyOfWhatIsSavedMayLackRoom) {
 
 // What no world is asked of is no less than what is planned, and not much more.
 TEST_F(MemoryWarning, ABoundOfTheStateNeedsNoWorld) {
-  for (const auto& [layout, shard] : {std::pair("", Shard::Nothing), std::pair("", Shard::Optimizer),
-                                      std::pair("", Shard::Gradients), std::pair("", Shard::Parameters),
-                                      std::pair("tp2", Shard::Nothing), std::pair("tp2", Shard::Parameters)}) {
+  for (const auto& [layout, shard] :
+       {std::pair("", Shard::Nothing), std::pair("", Shard::Optimizer), std::pair("", Shard::Gradients),
+        std::pair("", Shard::Parameters), std::pair("tp2", Shard::Nothing), std::pair("tp2", Shard::Parameters)}) {
     config.parallel.layout = layout;
     config.parallel.shard = shard;
     const auto bound = static_cast<double>(state_bound(config, models, world.num_ranks)),
@@ -97,13 +97,59 @@ TEST_F(MemoryWarning, ABoundOfTheStateIsOfTheRankWithMostExperts) {
   }
 }
 
-// A long sequence of narrow layers takes more than its state by far, which is too little to ask further.
-TEST_F(MemoryWarning, PlansNoStepsOfALittleState) {
+// A long sequence of narrow layers takes more than its state by far.
+TEST_F(MemoryWarning, IsOfPassesToo) {
   const std::int64_t state = plan_state(config, models, world).kept();
   models.student.max_positions = config.data.sequence_length = 65'536;
-  ASSERT_GT(plan_rank(config, models, world).memory.held, 22 * state);
-  EXPECT_TRUE(warning(19 * state));
-  EXPECT_FALSE(warning(21 * state));
+  const std::int64_t held = held_where_steps_wait();
+  ASSERT_GT(held, 22 * state);
+  EXPECT_TRUE(warning(21 * state));
+  EXPECT_TRUE(warning(held - 1));
+  EXPECT_FALSE(warning(held));
+}
+
+// Of 4 sequences of 32 tokens a rank of two reads half, a layer of 256 channels of four bytes: what is kept to compute
+// it again. A stage of two has one layer of each micro-batch: the first of two at once, with weights apart the last too.
+TEST_F(MemoryWarning, ABoundOfPassesIsWhatMicroBatchesInFlightKeep) {
+  config.train.recompute = true;
+  constexpr std::int64_t layer = 4 * 256, tokens = 4 * 32;
+  EXPECT_EQ(passes_bound(config, models, world), 2 * layer * tokens / 2);
+  config.parallel.layout = "pp2";
+  EXPECT_EQ(passes_bound(config, models, world), layer * tokens);
+  config.batch.micro_batches = 4;
+  EXPECT_EQ(passes_bound(config, models, world), 2 * layer * tokens / 4);
+  config.parallel.stages = {0, 2};
+  EXPECT_EQ(passes_bound(config, models, world), 2 * layer * tokens / 4);  // of one micro-batch
+  config.parallel.schedule = PipelineKind::ZeroBubble;
+  EXPECT_EQ(passes_bound(config, models, world), 2 * 2 * layer * tokens / 4);
+}
+
+// What layers make is about what steps keep of them.
+TEST_F(MemoryWarning, ABoundOfPassesIsAboutWhatStepsTake) {
+  config.data.sequence_length = models.student.max_positions = 4096;
+  for (const char* layout : {"", "pp2"}) {
+    config.parallel.layout = layout;
+    const auto bound = static_cast<double>(passes_bound(config, models, world)),
+               taken = static_cast<double>(plan_rank(config, models, world).memory.activations);
+    EXPECT_LT(bound, 2 * taken) << layout;
+    EXPECT_LT(taken, 2 * bound) << layout;
+  }
+}
+
+// The stage that takes most, what it keeps, and what keeps less.
+TEST_F(MemoryWarning, NamesTheStageAndItsSettings) {
+  config.batch.micro_batches = 4;
+  config.parallel.layout = "pp2";
+  config.parallel.stages = {0, 2};
+  const auto said = [&] { return warning(held_where_steps_wait() - 1).value_or("nothing"); };
+  EXPECT_THAT(said(), ::testing::EndsWith("; stage 1 keeps activations of up to 1 micro-batch at once, of "
+                                          "batch.micro_batches = 4"));
+  config.parallel.schedule = PipelineKind::ZeroBubble;
+  EXPECT_THAT(said(), ::testing::EndsWith("; stage 1 keeps activations of up to 2 micro-batches at once, of "
+                                          "batch.micro_batches = 4, of 1 with parallel.schedule ONE_F_ONE_B"));
+  EXPECT_EQ(said().find('\n'), std::string::npos);
+  config.parallel.stages.clear();
+  EXPECT_THAT(said(), HasSubstr("parallel.shard, train.recompute, more batch.micro_batches and other layouts"));
 }
 
 // Of AdamW's float32 state 16 bytes a value, of which OPTIMIZER deals 8 over the ranks.

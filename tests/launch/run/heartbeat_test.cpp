@@ -51,7 +51,7 @@ TEST(Heartbeat, SaysWhereTheRankIs) {
     const Heartbeat::Followed followed(heartbeat, engine);
     engine.set_step(17);
     const auto world = std::make_shared<const std::string>("world");
-    auto handle = engine.submit({}, {.of = {.what = "a stop"}, .group = world}, std::make_shared<Endless>());
+    auto handle = engine.submit({}, {.of = core::Subject("a stop"), .group = world}, std::make_shared<Endless>());
     ASSERT_TRUE(comes_true([&] { return read_beat(file)->operations == 1; }));
     const Beat now = *read_beat(file);
     EXPECT_EQ(now.step, 17);

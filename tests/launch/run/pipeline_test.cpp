@@ -3,10 +3,12 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 #include <vector>
 
+#include "parallel/pipeline/filled_gaps.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
@@ -47,13 +49,47 @@ std::vector<std::int64_t> counts(const Pipeline& pipeline) {
 TEST(PipelineOf, ATeacherTakesLayersFromTheLastStage) {
   const Pipeline alone = pipeline_of(config_of(), model_of(6), 2);
   EXPECT_THAT(counts(alone), ElementsAre(3, 3));
-  EXPECT_THAT(alone.costs.forward, ElementsAre(1104, 1184));
   // 6 layers' forward, which is what 2 layers take forward and backward: 4 and 2 + 2, not 3 and 3 + 2.
-  const Pipeline beside = pipeline_of(config_of(), model_of(6), 2, 6 * 368);
+  const StagePasses passes{.beside_head = 6 * 368, .readers = 2};
+  const Pipeline beside = pipeline_of(config_of(), model_of(6), 2, passes);
   EXPECT_THAT(counts(beside), ElementsAre(4, 2));
-  EXPECT_THAT(beside.costs.forward, ElementsAre(1472, 736 + 80 + 2208));
-  for (const auto& backward : {beside.costs.input_gradient, beside.costs.weight_gradient})
-    EXPECT_THAT(backward, ElementsAre(1472, 736 + 80));
+  const parallel::PipelineCosts costs = costs_of_stages(config_of(), model_of(6), beside.layers, passes);
+  EXPECT_EQ(beside.costs.forward, costs.forward);
+  EXPECT_EQ(beside.costs.input_gradient, costs.input_gradient);
+  EXPECT_EQ(beside.costs.weight_gradient, costs.weight_gradient);
+}
+
+// The schedule with weights apart is the one for what the stages cost, in the memory of the one for stages alike.
+TEST(PipelineOf, WeightsAreLeftForTheGapsOfItsStages) {
+  for (const std::int64_t chunks : {1, 2})
+    for (const double teacher : {0.0, 40 * 368.0}) {
+      RunConfig config = config_of();
+      config.batch.micro_batches = 6;
+      config.parallel.schedule = PipelineKind::ZeroBubble;
+      config.parallel.chunks = chunks;
+      const Pipeline pipeline = pipeline_of(config, model_of(8), 3, {.beside_head = teacher});
+      const parallel::PipelineSchedule given =
+          parallel::make_schedule(parallel::ScheduleKind::ZeroBubble, 3, static_cast<int>(chunks), 6);
+      EXPECT_EQ(pipeline.schedule.stages, parallel::with_gaps_filled(given, pipeline.costs).stages);
+      EXPECT_LE(std::ranges::max(parallel::peak_activations(pipeline.schedule)),
+                std::ranges::max(parallel::peak_activations(given)));
+    }
+}
+
+// Of each stage what is counted of its time, by the same costs as the picture.
+TEST(ToLines, AStageSaysWhatItWaitsByWhatItCosts) {
+  RunConfig config = config_of({4, 2});
+  config.batch.micro_batches = 4;
+  Pipeline pipeline = pipeline_of(config, model_of(6), 2);
+  pipeline.costs = {.forward = {1, 2}, .input_gradient = {2, 1}, .weight_gradient = {1, 1}, .communication = 0};
+  // Rank 0: F0 0 to 1, F1 2; rank 1: F0 3, B0 5 and so on, 4 each: rank 1 waits 1, and 3 behind its last.
+  EXPECT_THAT(
+      to_lines(pipeline),
+      ElementsAre("stage 0: layers 0 to 3; holds up to 2 chunks of activations, waits 20.0 % of a step's time by "
+                  "what its layers cost: 25 % forward, 50 % for gradients of inputs, 25 % of weights",
+                  "stage 1: layers 4 to 5; holds up to 1 chunk of activations, waits 20.0 % of a step's time by "
+                  "what its layers cost: 50 % forward, 25 % for gradients of inputs, 25 % of weights",
+                  HasSubstr("rank 0 F0F1"), HasSubstr("rank 1 ")));
 }
 
 // A head of 1000 rows of 4 is 8000 FLOP, as 22 layers: where it is not computed it takes none from the last stage.
@@ -80,7 +116,6 @@ TEST(PipelineOf, LayersThatPredictAreBesideTheHead) {
   model.num_predict_layers = 2;
   const Pipeline pipeline = pipeline_of(config_of(), model, 2);
   EXPECT_THAT(counts(pipeline), ElementsAre(4, 2));  // 1472 and 736 + 80 + 1024, not 1104 and 1104 + 1104
-  EXPECT_THAT(pipeline.costs.forward, ElementsAre(1472, 736 + 80 + 1024));
   for (const std::int64_t layer : {0, 3, 4, 5}) EXPECT_EQ(pipeline.stage_of(layer), layer < 4 ? 0 : 1);
 }
 

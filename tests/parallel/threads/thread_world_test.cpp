@@ -152,7 +152,7 @@ TEST(ThreadWorld, WhatGoesElsewhereIsWaitedForLikewise) {
     parallel::Engine& engine = world.comm->engine();
     EXPECT_NO_THROW(engine.check());
     world.comm->note_step(7);
-    engine.note({.of = {.what = "a start"}, .group = std::make_shared<const std::string>("world")});
+    engine.note({.of = core::Subject("a start"), .group = std::make_shared<const std::string>("world")});
     EXPECT_EQ(engine.whereabouts().at.operation, "barrier (a start) in group world");
     if (world.rank < 2)
       engine.set_elsewhere([next = world.rank + 1] {
