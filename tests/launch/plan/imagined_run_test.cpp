@@ -95,7 +95,9 @@ TEST(ImaginedRun, ProjectorsAreTrainedBesideTheStudent) {
     EXPECT_EQ(with.optimizer_values - without.optimizer_values, here * values) << layout;
     EXPECT_EQ(with.parameter_bytes - without.parameter_bytes, here * 4 * values) << layout;
     EXPECT_EQ(with.memory.parameters - without.memory.parameters, here * 4 * values) << layout;
-    EXPECT_EQ(with.memory.optimizer - without.memory.optimizer, here * 8 * values) << layout;
+    EXPECT_NEAR(static_cast<double>(with.memory.optimizer - without.memory.optimizer),
+                static_cast<double>(here * 8 * values), here * 64.0)  // and a number of each
+        << layout;
   }
 }
 
