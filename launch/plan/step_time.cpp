@@ -136,7 +136,7 @@ PassBytes bytes_of(const RunConfig& config, const PlannedModels& models, const R
   const auto passes = static_cast<double>(config.batch.micro_batches);
   const double weights = static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2),
                gradients = static_cast<double>(plan.gradient_bytes) * 2,
-               teacher = static_cast<double>(plan.memory.teacher + plan.teacher_host);
+               teacher = static_cast<double>(plan.teacher_bytes + plan.teacher_host);
   return {.tensors = uses_of_a_tensor * static_cast<double>(plan.given_bytes),
           .weights = passes * (weights + gradients + (teacher_runs(config, models) ? teacher : 0))};
 }
