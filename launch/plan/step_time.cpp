@@ -155,7 +155,7 @@ TeacherCopies teacher_copies(const RunConfig& config, const PlannedModels& model
   const double runs = teacher_flops(config, models, plan, world) / cluster.flops(config.precision.compute) +
                       passes * bytes / (cluster.memory_gb_s * 1e9);
   TeacherCopies copies;
-  copies.seconds = passes * (layers * cluster.bus.latency_us * 1e-6 + bytes / (cluster.bus.gb_s * 1e9));
+  copies.seconds = passes * (layers * cluster.host_bus().latency_us * 1e-6 + bytes / (cluster.host_bus().gb_s * 1e9));
   copies.exposed = copies.seconds / layers + (layers - 1) / layers * std::max(copies.seconds - runs, 0.0);
   return copies;
 }
@@ -197,7 +197,7 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   time.memory = pass_memory + step_bytes / bytes_a_second;
   const TeacherCopies copies = teacher_copies(config, models, plan, world, cluster);
   // The optimizer's kernels read and write both memories at once, the host's each way at the same time.
-  const double host_step = static_cast<double>(plan.optimizer_host) / (cluster.bus.gb_s * 1e9);
+  const double host_step = static_cast<double>(plan.optimizer_host) / (cluster.host_bus().gb_s * 1e9);
   time.bus = copies.exposed + std::max(host_step - step_bytes / bytes_a_second, 0.0);
   const double attention =
       share * attention_flops(config, models, plan) / cluster.flops(config.precision.compute);
