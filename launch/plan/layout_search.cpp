@@ -239,8 +239,12 @@ class Search {
     return parallel::sharding_fault(parallel::parse_layout(layout), world_.num_ranks, static_cast<int>(number)).empty();
   }
   bool may_share_within_nodes(const PlannedLayout& layout) const {
+    const auto goes_between = [this](const parallel::ExchangeCount& t) {
+      return is_of_gradients(t) && &cluster_.link_of(t.ranks) == &cluster_.between;
+    };
     return layout.shard > Shard::Nothing && layout.shard_ranks == 0 && cluster_.devices_a_node > 1 &&
-           cluster_.devices_a_node < world_.num_ranks && are_neighbours(layout.layout, cluster_.devices_a_node);
+           std::ranges::any_of(layout.plan.traffic, goes_between) &&
+           are_neighbours(layout.layout, cluster_.devices_a_node);
   }
 
   /// Without its time.

@@ -205,11 +205,14 @@ bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config
   if (is_of_stages(traffic)) return true;
   if (by_cores) return false;
   if (is_of_ring(traffic)) return true;
-  const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
-  return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
+  return is_of_gradients(traffic) && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
 }
 
 }  // namespace
+
+bool is_of_gradients(const parallel::ExchangeCount& traffic) {
+  return traffic.group.find(" gradients") != std::string::npos;
+}
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster) {
