@@ -23,6 +23,13 @@ if(LIMBECK_DPKG)
   set(CPACK_DEBIAN_PROGRAM_DESCRIPTION "One program, started by mpirun, that needs no Python and no GPU. It reads and writes Hugging Face safetensors and GGUF.")
   set(CPACK_DEBIAN_PROGRAM_PACKAGE_SECTION science)
   set(CPACK_DEBIAN_PROGRAM_PACKAGE_RECOMMENDS openmpi-bin)
+  if(LIMBECK_CUDA AND CUDA_cublasLt_LIBRARY)  # which no program links to, so that SHLIBDEPS does not find its package
+    file(REAL_PATH ${CUDA_cublasLt_LIBRARY} library)
+    execute_process(COMMAND ${LIMBECK_DPKG} --search ${library} OUTPUT_VARIABLE owner ERROR_QUIET)
+    if(owner MATCHES "^([a-z0-9.+-]+)(:[a-z0-9]+)?: ")
+      string(APPEND CPACK_DEBIAN_PROGRAM_PACKAGE_RECOMMENDS ", ${CMAKE_MATCH_1}")
+    endif()
+  endif()
   set(CPACK_DEBIAN_PROGRAM_PACKAGE_SUGGESTS "anarchism, python3-pip")
   set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME liblimbeck-dev)
   set(CPACK_DEBIAN_DEVELOPMENT_DESCRIPTION "Graph-free autograd, optimizers and ranks of Limbeck, to link to

@@ -49,6 +49,7 @@ void ParameterSet::forget_gradients() {
 }
 
 void init_normal(Parameter& p, double deviation, std::uint64_t seed) {
+  if (p.value.memory()->is_imagined()) return;  // nothing lies there
   const RandomStream random(seed, 0, p.name);
   const bool is_narrow = p.value.dtype() == DType::BF16;
   const MemoryPtr host = p.value.memory()->host();

@@ -114,7 +114,7 @@ plan::Cluster message_of(const Cluster& c) {
   if (c.watts > 0) d.set_watts(c.watts);
   if (c.inside.gb_s > 0) *m.mutable_inside() = message_of(c.inside);
   if (c.between.gb_s > 0) *m.mutable_between() = message_of(c.between);
-  if (c.is_gpu) *m.mutable_bus() = message_of(c.bus);
+  if (c.bus.gb_s > 0) *m.mutable_bus() = message_of(c.bus);
   if (c.watts_a_node > 0) m.set_watts_a_node(c.watts_a_node);
   if (c.watts_factor > 1) m.set_watts_factor(c.watts_factor);
   if (c.device_hour > 0) m.mutable_price()->set_device_hour(c.device_hour);

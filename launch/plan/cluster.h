@@ -35,9 +35,7 @@ struct Cluster {
   std::int64_t threads = 0;  // of a rank, whose rates they are; 0: not known
   double watts = 0;          // 0: not known
   ClusterLink inside = {}, between = {};
-  /// Of a GPU to its host's memory: PCIe 4.0 of 16 lanes has 16 GT/s a lane, of 130 bits 128 of data (PCI Express Base
-  /// Specification 4.0), 31.5 GB/s each way, of which four fifths are taken to be reached.
-  ClusterLink bus = {.gb_s = 25};
+  ClusterLink bus = {};  // of a GPU to its host's memory; of 0 GB/s: not known
   double watts_a_node = 0;
   double watts_factor = 1;
   double device_hour = 0;  // 0: not known
@@ -47,6 +45,9 @@ struct Cluster {
   std::int64_t num_devices() const { return nodes * devices_a_node; }
   /// Of ranks that lie node by node, the link that an exchange among these goes through at its slowest.
   const ClusterLink& link_of(std::span<const int> ranks) const;
+  /// `bus`, or as of PCIe 4.0 of 16 lanes: 16 GT/s a lane, of 130 bits 128 of data (PCI Express Base Specification
+  /// 4.0), 31.5 GB/s each way, of which four fifths are taken to be reached.
+  ClusterLink host_bus() const { return bus.gb_s > 0 ? bus : ClusterLink{.gb_s = 25}; }
   /// FLOP/s of products. Throws a UsageError where the file does not say it.
   double flops(core::DType compute) const;
   /// Bytes/s of kernels that are no products, over tensors.

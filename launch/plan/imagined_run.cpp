@@ -149,14 +149,16 @@ class ImaginedRun {
       teacher->end_filling();
       memory.host = plan_.teacher_host = teacher->offloaded_bytes();
     }
+    memory.teacher = plan_.teacher_bytes = taken();
     std::optional<nn::Transformer> untrained;
     if (teacher && config_.objective.control == Control::Untrained) {
       untrained.emplace(*models_.teacher, among_ranks(rank, untrained_options(rank, config_.precision)));
       untrained->end_filling();
       plan_.teacher_host = untrained->offloaded_bytes();
       memory.host += plan_.teacher_host;
+      plan_.teacher_bytes = taken();
+      memory.teacher += plan_.teacher_bytes;
     }
-    memory.teacher = taken();
     const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
     nn::Transformer student(models_.student, plan_.pipeline.part_of(options, plan_.stage));
     std::optional<nn::Adapters> adapters;

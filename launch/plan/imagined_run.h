@@ -26,7 +26,8 @@ struct RankPlan {
   std::int64_t gradient_bytes = 0;    // of what is trained of it, before any is dealt
   std::int64_t optimizer_values = 0;  // that it steps on
   std::int64_t optimizer_host = 0;    // of memory.host, bytes that a step reads and writes
-  std::int64_t teacher_host = 0;      // likewise, that each of the teacher's passes copies
+  std::int64_t teacher_bytes = 0;     // of memory.teacher, of the one that steps run
+  std::int64_t teacher_host = 0;      // of memory.host, that each of its passes copies
   double optimizer_flops = 0;         // of Muon's products
   std::int64_t trainable = 0;         // values of the student, or its adapters, on all ranks
   std::int64_t num_tokens = 0;        // of a step, that this rank's passes read, whoever else reads them too

@@ -128,6 +128,14 @@ class Search {
 
   static int at_least_one(int size) { return std::max(size, 1); }  // 0: a layout does not name the axis
 
+  /// Of neighbours none of which are on two nodes.
+  std::vector<int> sizes_within_nodes(int ranks, std::int64_t most) const {
+    std::vector<int> found = sizes(ranks, std::min(most, cluster_.devices_a_node));
+    if (world_.num_ranks > cluster_.devices_a_node)
+      std::erase_if(found, [this](int size) { return cluster_.devices_a_node % size != 0; });
+    return found;
+  }
+
   std::vector<int> numbers_of_stages() const {
     std::vector<int> numbers = sizes(world_.num_ranks, models_.student.num_layers);
     numbers.erase(numbers.begin());  // one
@@ -140,13 +148,12 @@ class Search {
     const int ranks = world_.num_ranks / stages;
     std::int64_t heads = most_parts(student);
     if (models_.teacher) heads = std::min(heads, most_parts(*models_.teacher));
-    const std::int64_t most_tp = std::min(heads, cluster_.devices_a_node);
     std::int64_t most_cp = 1;
     if (may_cut_sequences(config_, student)) most_cp = std::max(most_cp, config_.data.sequence_length / least_piece);
     const std::vector<int> eps = sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1));
     const int cut = cut_of_experts(stages, eps.back());
     std::vector<Candidate> found;
-    for (const int tp : sizes(ranks, most_tp))
+    for (const int tp : sizes_within_nodes(ranks, heads))
       for (const int cp : sizes(ranks / tp, most_cp)) {
         const int dp = ranks / tp / cp;
         const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
@@ -166,7 +173,8 @@ class Search {
   }
 
   /// Over how many ranks each expert is cut beside so large an ep: over as few as leave a rank, of values, gradients
-  /// and two moments of experts, no more than a part of its memory; one where it has no more, or the run refuses etp.
+  /// and two moments of experts, no more than a part of its memory, or the most where none do; one where it has no
+  /// more, or the run refuses etp.
   int cut_of_experts(int stages, int ep) const {
     const nn::MoeConfig& moe = models_.student.moe;
     if (moe.num_experts == 0 || config_.adapters || config_.parallel.expert_replicas > 0 ||
@@ -176,8 +184,7 @@ class Search {
     const double values = nn::forward_flops_per_expert(models_.student) / 2 * static_cast<double>(fullest) / stages,
                  kept = 4 * values * static_cast<double>(core::bytes_of(config_.precision.master, 1));
     int cut = 1;
-    for (const int etp : sizes(world_.num_ranks / stages / ep,
-                               std::min(cluster_.devices_a_node, moe.expert_width / least_expert_width))) {
+    for (const int etp : sizes_within_nodes(world_.num_ranks / stages / ep, moe.expert_width / least_expert_width)) {
       cut = etp;
       if (kept / cut <= experts_part * cluster_.memory_bytes()) break;
     }
@@ -232,8 +239,12 @@ class Search {
     return parallel::sharding_fault(parallel::parse_layout(layout), world_.num_ranks, static_cast<int>(number)).empty();
   }
   bool may_share_within_nodes(const PlannedLayout& layout) const {
+    const auto goes_between = [this](const parallel::ExchangeCount& t) {
+      return is_of_gradients(t) && &cluster_.link_of(t.ranks) == &cluster_.between;
+    };
     return layout.shard > Shard::Nothing && layout.shard_ranks == 0 && cluster_.devices_a_node > 1 &&
-           cluster_.devices_a_node < world_.num_ranks && are_neighbours(layout.layout, cluster_.devices_a_node);
+           std::ranges::any_of(layout.plan.traffic, goes_between) &&
+           are_neighbours(layout.layout, cluster_.devices_a_node);
   }
 
   /// Without its time.

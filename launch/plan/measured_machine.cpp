@@ -175,6 +175,7 @@ std::optional<Cluster> measured_machine(const RunConfig& config, int ranks_a_mac
     return std::nullopt;
   }
   cluster.nodes = (num_ranks + ranks_a_machine - 1) / ranks_a_machine;
+  if (cluster.bus.gb_s == 0) cluster.bus = usual_cluster(config, ranks_a_machine, num_ranks, 0).bus;
   log->info("times are of this machine as it was measured: {}", file.string());
   return cluster;
 }

@@ -27,7 +27,8 @@ std::filesystem::path machine_file(int ranks_a_machine);
 int threads_of(const RunConfig& config, int ranks_a_machine);
 
 /// What `file` says of a rank, for so many on each machine, where it is there and of ranks of as many threads on the
-/// same kind of device as the config's; else nothing, and `log` hears why. Throws as load_cluster does.
+/// same kind of device as the config's; else nothing, and `log` hears why. The bus to a GPU's host, which is not
+/// measured, is usual_cluster's (automatic_layout.h) unless the file has one. Throws as load_cluster does.
 std::optional<Cluster> measured_machine(const RunConfig& config, int ranks_a_machine, int num_ranks, const Log& log);
 
 /// A step of small models that were run to measure the machine, seconds. What is planned of it is `fixed`, and `a_gb_s`

@@ -13,8 +13,10 @@ const char* not_planned(const RunConfig& config) {
        {std::pair("teacher.others", config.teacher && !config.teacher->others.empty()),
         {"objective.bridge", config.objective.bridge != Bridge::None},
         {"student_init.vocabulary_count", config.student_init && config.student_init->vocabulary_count > 0},
-         {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
-         {"parallel.teacher_layout", !config.parallel.teacher_layout.empty()}})
+        {"objective.hidden_states.projector with teacher.cache",
+         config.teacher && !config.teacher->cache.empty() && config.objective.hidden_states.projector},
+        {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
+        {"parallel.teacher_layout", !config.parallel.teacher_layout.empty()}})
     if (is_given) return field;
   return nullptr;
 }

@@ -32,8 +32,9 @@ inline bool teacher_runs(const RunConfig& config, const PlannedModels& models) {
 const char* not_planned(const RunConfig& config);
 
 /// Reads what describes the models and the tokenizer, no weights and no text. Throws a UsageError where the config has
-/// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, fewer tokens;
-/// that error begins with `who` asks. And as a run does where they cannot read its text.
+/// something that is not planned: several teachers, a bridge to one of other tokens, ranks or a layout of its own,
+/// projectors to one that is cached, fewer tokens; that error begins with `who` asks. And as a run does where they
+/// cannot read its text.
 PlannedModels planned_models(const RunConfig& config, const Log& log, const char* who = "plan");
 
 }  // namespace limbeck::launch

@@ -38,7 +38,7 @@ std::vector<std::int64_t> tried_micro_batches(const RunConfig& config, int num_r
 void divide(std::vector<parallel::ExchangeCount>& traffic, const StageWork& work) {
   for (parallel::ExchangeCount& t : traffic) {
     const bool is_sent = t.operation == "send";
-    if (t.group == "world" || t.group.find(" gradients") != std::string::npos) continue;
+    if (t.group == "world" || is_of_gradients(t)) continue;
     t.calls *= work.micro_batches * (is_sent ? work.chunks : 1);
     t.bytes *= is_sent ? work.chunks : 1;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "core/slice.h"
@@ -16,6 +17,10 @@ constexpr double uses_of_a_tensor = 3;
 // AdamW reads value, gradient and two moments, and writes all but the gradient; the norm has read that before.
 constexpr double optimizer_uses = 8;
 
+double head_flops(const nn::ModelConfig& model) {
+  return 2.0 * static_cast<double>(model.reward_head ? 1 : model.vocabulary) * static_cast<double>(model.width);
+}
+
 /// Of a token's forward pass: what is divided over tp, and what its experts do.
 struct ForwardFlops {
   double others = 0, experts = 0, head = 0;
@@ -24,7 +29,7 @@ ForwardFlops forward_flops(const nn::ModelConfig& model, double all) {
   ForwardFlops flops;
   flops.experts = static_cast<double>(model.moe.experts_per_token) * nn::forward_flops_per_expert(model);
   flops.others = all - flops.experts;
-  flops.head = 2.0 * static_cast<double>(model.reward_head ? 1 : model.vocabulary) * static_cast<double>(model.width);
+  flops.head = head_flops(model);
   return flops;
 }
 
@@ -87,14 +92,36 @@ double tokens_of_rank(const RunConfig& config, const RankPlan& plan) {
   return static_cast<double>(plan.num_tokens) / layout_of(config).tp;
 }
 
-/// Of the attention in all passes, of all stages: what the others' keys travel beside.
+/// Of keys that one of `length` queries sees, on the mean.
+double mean_keys(std::int64_t window, std::int64_t length) {
+  const auto most = static_cast<double>(window > 0 ? std::min(window, length) : length);
+  return most - most * (most - 1) / (2 * static_cast<double>(length));
+}
+
+/// Of a token's attention, forward, in those of so many layers that are here.
+double attention_flops(const nn::ModelConfig& model, std::int64_t num_layers, std::int64_t length,
+                       const std::function<bool(std::int64_t)>& is_here) {
+  const std::int64_t with_attention = model.num_layers - model.num_mamba_layers();
+  if (with_attention == 0) return 0;
+  double keys = 0;
+  for (std::int64_t layer = 0; layer < num_layers; ++layer)
+    if (is_here(layer) && !model.is_mamba_layer(layer)) keys += mean_keys(model.layer(layer).window, length);
+  constexpr std::int64_t of_one_key = 1, of_none = -1;  // lengths, of which (length + 1) / 2 keys count
+  return keys * (nn::forward_flops_per_token(model, of_one_key) - nn::forward_flops_per_token(model, of_none)) /
+         static_cast<double>(with_attention);
+}
+
+/// In the rank's passes: what the others' keys travel beside. The teacher's is the last stage's.
 double attention_flops(const RunConfig& config, const PlannedModels& models, const RankPlan& plan) {
-  const std::int64_t length = config.data.sequence_length, without = -1;  // of (length + 1) / 2 keys
-  const auto of_student = [&](std::int64_t n) { return nn::training_flops_per_token(models.student, n) / 3; };
-  double a_token = (config.train.recompute ? 4 : 3) * (of_student(length) - of_student(without));
-  if (teacher_runs(config, models))
-    a_token += nn::forward_flops_per_token(*models.teacher, length) -
-               nn::forward_flops_per_token(*models.teacher, without);
+  const std::int64_t length = config.data.sequence_length, num_layers = models.student.num_layers;
+  const bool is_last = !plan.is_of_stages() || plan.stage + 1 == plan.pipeline.schedule.num_stages();
+  const auto is_here = [&](std::int64_t layer) {
+    return !plan.is_of_stages() || (layer < num_layers ? plan.pipeline.stage_of(layer) == plan.stage : is_last);
+  };
+  double a_token = (config.train.recompute ? 4 : 3) *
+                   attention_flops(models.student, num_layers + models.student.num_predict_layers, length, is_here);
+  if (is_last && teacher_runs(config, models))
+    a_token += attention_flops(*models.teacher, models.teacher->num_layers, length, [](std::int64_t) { return true; });
   return tokens_of_rank(config, plan) * a_token;
 }
 
@@ -136,26 +163,29 @@ PassBytes bytes_of(const RunConfig& config, const PlannedModels& models, const R
   const auto passes = static_cast<double>(config.batch.micro_batches);
   const double weights = static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2),
                gradients = static_cast<double>(plan.gradient_bytes) * 2,
-               teacher = static_cast<double>(plan.memory.teacher + plan.teacher_host);
+               teacher = static_cast<double>(plan.teacher_bytes + plan.teacher_host);
   return {.tensors = uses_of_a_tensor * static_cast<double>(plan.given_bytes),
           .weights = passes * (weights + gradients + (teacher_runs(config, models) ? teacher : 0))};
 }
 
 /// Seconds that the teacher's layers, which are alike, take over the bus, and of these what nothing hides: each is
-/// copied while the one before it runs, the first of a pass while none does.
+/// copied while the one before it runs, the first of a pass while none does, nor any beside the head behind the last.
 struct TeacherCopies {
   double seconds = 0, exposed = 0;
 };
 TeacherCopies teacher_copies(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                              const PlannedWorld& world, const Cluster& cluster) {
   if (plan.teacher_host == 0 || !teacher_runs(config, models)) return {};
+  const ClusterLink bus = cluster.host_bus();
   const auto layers = static_cast<double>(models.teacher->num_layers),
              passes = static_cast<double>(config.batch.micro_batches),
              bytes = static_cast<double>(plan.teacher_host);
-  const double runs = teacher_flops(config, models, plan, world) / cluster.flops(config.precision.compute) +
-                      passes * bytes / (cluster.memory_gb_s * 1e9);
+  const double flops =
+      teacher_flops(config, models, plan, world) - tokens_of_rank(config, plan) * head_flops(*models.teacher);
+  const double runs =
+      flops / cluster.flops(config.precision.compute) + passes * bytes / (cluster.memory_gb_s * 1e9);
   TeacherCopies copies;
-  copies.seconds = passes * (layers * cluster.bus.latency_us * 1e-6 + bytes / (cluster.bus.gb_s * 1e9));
+  copies.seconds = passes * (layers * bus.latency_us * 1e-6 + bytes / (bus.gb_s * 1e9));
   copies.exposed = copies.seconds / layers + (layers - 1) / layers * std::max(copies.seconds - runs, 0.0);
   return copies;
 }
@@ -175,11 +205,14 @@ bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config
   if (is_of_stages(traffic)) return true;
   if (by_cores) return false;
   if (is_of_ring(traffic)) return true;
-  const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
-  return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
+  return is_of_gradients(traffic) && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
 }
 
 }  // namespace
+
+bool is_of_gradients(const parallel::ExchangeCount& traffic) {
+  return traffic.group.find(" gradients") != std::string::npos;
+}
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster) {
@@ -197,10 +230,9 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   time.memory = pass_memory + step_bytes / bytes_a_second;
   const TeacherCopies copies = teacher_copies(config, models, plan, world, cluster);
   // The optimizer's kernels read and write both memories at once, the host's each way at the same time.
-  const double host_step = static_cast<double>(plan.optimizer_host) / (cluster.bus.gb_s * 1e9);
+  const double host_step = static_cast<double>(plan.optimizer_host) / (cluster.host_bus().gb_s * 1e9);
   time.bus = copies.exposed + std::max(host_step - step_bytes / bytes_a_second, 0.0);
-  const double attention =
-      share * attention_flops(config, models, plan) / cluster.flops(config.precision.compute);
+  const double attention = attention_flops(config, models, plan) / cluster.flops(config.precision.compute);
   double hidden = 0, last = 0;  // `last`: what is left when the passes end
   double keys = 0;              // that attention hides
   double sent = 0;              // of one stage to another, a call
@@ -230,7 +262,7 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward, but for that
   // which keys and a teacher's layers travel beside. The optimizer waits for the sums.
   const double passes = share * all_products + pass_memory,
-               beside = (passes - keys - (copies.seconds - copies.exposed)) * 2 / 3;
+               beside = std::max(passes - keys - (copies.seconds - copies.exposed), 0.0) * 2 / 3;
   if (hidden > 0) time.exposed += std::max(hidden - beside, last);
   time.waits = stage_waits(plan, share > 0 ? passes / share : all_products, sent);
   return time;

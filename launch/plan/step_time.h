@@ -40,6 +40,10 @@ struct StepTime {
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster);
 
+/// Whether it is among ranks that share what is trained: sums of gradients, and values that are dealt
+/// (parallel::GradientGroups names such groups).
+bool is_of_gradients(const parallel::ExchangeCount& traffic);
+
 double tokens_of_run(const RunConfig& config);
 
 /// Of all steps of a run.

@@ -57,6 +57,14 @@ TEST(ParameterSet, ForgottenGradientsBeginAtZero) {
   }
 }
 
+TEST(ParameterSet, NormalNumbersAreNotDrawnForAnImaginedMemory) {
+  const auto imagined = Memory::imagined({});
+  ParameterSet parameters({.memory = imagined});
+  init_normal(parameters.add("p", {64, 32}), 0.02, 1);
+  EXPECT_EQ(imagined->statistics().used_bytes, 64 * 32 * 4);
+  EXPECT_EQ(imagined->host()->statistics().system_allocations, 0);
+}
+
 TEST(ParameterSet, NormalNumbersDoNotDependOnTheLayout) {
   for (const auto dtype : {DType::F32, DType::F64, DType::BF16}) {
     ParameterSet all({.memory = memory, .dtype = dtype});

@@ -48,8 +48,8 @@ TEST_F(ClusterFile, SaysWhatRanksAreOn) {
   EXPECT_EQ(many.link_of(std::array{4, 5, 6, 7}).gb_s, 100);
   EXPECT_EQ(many.link_of(std::array{3, 4}).latency_us, 7);
   // 16 lanes of 16 GT/s, of 130 bits 128 of data, of which four fifths.
-  EXPECT_NEAR(many.bus.gb_s, 0.8 * 16 * 16 / 8 * 128 / 130, 0.5);
-  EXPECT_EQ(read(std::string(device) + "bus { gb_s: 50 }").bus.gb_s, 50);
+  EXPECT_NEAR(many.host_bus().gb_s, 0.8 * 16 * 16 / 8 * 128 / 130, 0.5);
+  EXPECT_EQ(read(std::string(device) + "bus { gb_s: 50 }").host_bus().gb_s, 50);
 }
 
 TEST_F(ClusterFile, KernelsAreAsFastAsTheMemoryUnlessItSaysMore) {
@@ -98,6 +98,9 @@ bus {
   EXPECT_EQ(data::read_text_file(saved, 4096), "# measured\n# once\n" + text);
   save_cluster(saved, read(device), "");
   EXPECT_EQ(load_cluster(saved).num_devices(), 1);
+  // A bus that nobody said is not written down as if somebody had.
+  save_cluster(saved, read("device { is_gpu: true memory_gib: 8 float32_tflops: 2 memory_gb_s: 30 }"), "");
+  EXPECT_EQ(load_cluster(saved).bus.gb_s, 0);
 }
 
 TEST_F(ClusterFile, NamesWhatIsWrong) {

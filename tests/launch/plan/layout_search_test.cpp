@@ -156,6 +156,25 @@ TEST_F(LayoutSearch, LargeExpertsAreCutBesideEp) {
   EXPECT_TRUE(none_cuts());
 }
 
+// Ranks 2 and 3 of six are on two nodes of three: neither tp nor etp is 2. An expert's 151 MB are cut by 3 though half
+// of them is less than a quarter of 0.4 GiB.
+TEST_F(LayoutSearch, WhatIsCutWithinNodesSpansNone) {
+  const PlannedWorld world{.num_ranks = 6, .ranks_a_node = 3};
+  cluster.nodes = 2;
+  cluster.devices_a_node = 3;
+  cluster.between = {.gb_s = 1, .latency_us = 20};
+  cluster.memory_gib = 0.4;
+  config.parallel.layout = "auto";
+  config.batch.sequences_per_step = 6;
+  nn::ModelConfig& student = models.student;
+  student.width = 512;
+  student.moe.num_experts = student.moe.experts_per_token = 1;
+  student.moe.expert_width = 3072;
+  const std::vector<std::string> found = layouts(best_layouts(config, models, world, cluster, 100));
+  EXPECT_THAT(found, ::testing::Contains("etp3"));
+  EXPECT_THAT(found, ::testing::Each(::testing::Not(::testing::HasSubstr("tp2"))));
+}
+
 class LargeLayers : public LayoutSearch {
  protected:
   /// Two layers of 67 M values each, which tp does not cut: there is a device a node.

@@ -57,5 +57,18 @@ TEST(PlannedModels, RefuseWhatIsNotPlanned) {
   EXPECT_THAT(error_of_plan(config), HasSubstr("plan: parallel.teacher_layout is given, which is not planned"));
 }
 
+// Of what width and depth stands in the cache.
+TEST(PlannedModels, RefuseProjectorsToACachedTeacher) {
+  RunConfig config = config_with("teacher { source: \"big\" }");
+  config.objective.hidden_states.weight = 1;
+  config.objective.hidden_states.projector = true;
+  EXPECT_EQ(not_planned(config), nullptr);
+  config.teacher->cache = "kept";
+  EXPECT_THAT(error_of_plan(config), HasSubstr("plan: objective.hidden_states.projector with teacher.cache is given, "
+                                               "which is not planned"));
+  config.objective.hidden_states.projector = false;
+  EXPECT_EQ(not_planned(config), nullptr);
+}
+
 }  // namespace
 }  // namespace limbeck::launch

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -175,6 +176,19 @@ TEST_F(StepTimeTest, KeysTravelBesideTheirAttention) {
   teacher = config().model->architecture;
   EXPECT_NEAR(exposed({0, 1}, 5000, config()), 5e-6 - attention * 4 / 3 / 2, 1e-12);
   teacher.reset();
+  c = config();
+  c.model->architecture.window = 2;  // queries see 1, 2, 2 and 2 keys
+  EXPECT_NEAR(exposed({0, 1}, 5000, c), 5e-6 - attention * (7.0 / 4) / 2.5 / 2, 1e-12);
+  c = config();
+  c.model->architecture.num_layers = 3;
+  EXPECT_NEAR(exposed({0, 1}, 50000, c), 5e-5 - 3 * attention / 2, 1e-12);
+  stages(1);
+  pipeline.layers = {{0, 2}, {2, 1}};  // a stage's are its own, and on the last one a teacher's
+  EXPECT_NEAR(exposed({0, 1}, 50000, c), 5e-5 - attention / 2, 1e-12);
+  teacher = config().model->architecture;
+  EXPECT_NEAR(exposed({0, 1}, 50000, c), 5e-5 - attention * 4 / 3 / 2, 1e-12);
+  teacher.reset();
+  pipeline = {};
   // What hides keys hides no sums; what all ranks choose is waited for.
   const parallel::ExchangeCount keys{"cp", "all_to_all", {0, 1}, 6, 1000},
       sums{"dp gradients", "all_reduce", {0, 1}, 100, 900'000'000}, chosen{"cp", "all_gather", {0, 1}, 1, 1000};
@@ -209,7 +223,9 @@ TEST_F(StepTimeTest, TheOptimizerStepsOverTheBus) {
   EXPECT_EQ(time({}, config()).bus, 0);
 }
 
-// Of four layers the first is copied before any runs, each other one beside the one before it.
+// Of four layers the first is copied before any runs, each other one beside the one before it; behind the last the head
+// runs, beside which there is none to copy. A layer of a token is four matrices of 8 x 8, three of 8 x 16, two norms of
+// 8, its part of the last one, and attention as above.
 TEST_F(StepTimeTest, ATeachersLayersAreCopiedBesideItsOwn) {
   cluster.is_gpu = true;
   cluster.bus = {.gb_s = 0.01, .latency_us = 0};
@@ -220,20 +236,40 @@ TEST_F(StepTimeTest, ATeachersLayersAreCopiedBesideItsOwn) {
   const StepTime here = time({}, c);
   teacher_host = 8000;
   const double copied = 2 * 8000 / 1e7, read = 2 * 8000 / 1e9,
-               runs = 16 * nn::forward_flops_per_token(*teacher, 4) / 1e9 + read;
-  ASSERT_LT(runs, copied);
+               runs = 8 * (2 * (4 * 64 + 3 * 128 + 2 * 8 + 8.0 / 4) + 2.5 * 8 * 2 * 2) / 1e9 + 2000 / 1e9;
+  const auto waits = [&](double copy) {  // of two passes, each of whose layers takes so long to copy
+    double now = copy;
+    for (int layer = 1; layer < 4; ++layer) now += std::max(runs, copy);
+    return 2 * (now + runs - 4 * runs);
+  };
+  ASSERT_LT(runs, 2000 / 1e7);
   const StepTime there = time({}, c);
-  EXPECT_NEAR(there.bus, copied / 4 + (copied - runs) * 3 / 4, 1e-12);
+  EXPECT_NEAR(there.bus, waits(2000 / 1e7), 1e-12);
   EXPECT_NEAR(there.memory - here.memory, read, 1e-12);
   cluster.bus.latency_us = 1;  // of each layer
-  EXPECT_NEAR(time({}, c).bus - there.bus, 2 * 4 * 1e-6, 1e-12);
+  EXPECT_NEAR(time({}, c).bus, waits(2000 / 1e7 + 1e-6), 1e-12);
   cluster.bus = {.gb_s = 1, .latency_us = 0};  // as fast as the memory: the passes take longer
-  EXPECT_NEAR(time({}, c).bus, copied / 100 / 4, 1e-12);
+  EXPECT_NEAR(time({}, c).bus, waits(2000 / 1e9), 1e-12);
+  EXPECT_NEAR(waits(2000 / 1e9), 2 * 2000 / 1e9, 1e-12);
   // What hides copies hides no sums.
   const parallel::ExchangeCount sums{"dp gradients", "all_reduce", {0, 1}, 100, 900'000'000};
   const double exposed = time({sums}, c).exposed;
   teacher_host = 0;
   EXPECT_NEAR(exposed - time({sums}, c).exposed, (copied / 100 * 3 / 4 - read) * 2 / 3, 1e-12);
+}
+
+// A long teacher's attention hides keys and copies both, more than all passes take: for sums nothing is left then.
+TEST_F(StepTimeTest, WhatHidesOthersHidesNothingElse) {
+  cluster.is_gpu = true;
+  cluster.bus = {.gb_s = 0.01, .latency_us = 0};
+  teacher = config().model->architecture;
+  teacher->num_layers = 4;
+  teacher_host = 2'000'000;
+  RunConfig c = config();
+  c.data.sequence_length = 100'000;
+  const parallel::ExchangeCount keys{"cp", "all_to_all", {0, 1, 2, 3}, 1, 1'000'000'000},
+      sums{"dp gradients", "all_reduce", {0, 1}, 1000, 1'000'000'000};
+  EXPECT_NEAR(time({keys, sums}, c).exposed - time({keys}, c).exposed, 2, 1e-9);
 }
 
 // Within a machine the cores that compute add up what they sum; between machines a wire carries it.
