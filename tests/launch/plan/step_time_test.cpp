@@ -55,6 +55,7 @@ class StepTimeTest : public ::testing::Test {
   void stages(int micro_batches) {
     pipeline.schedule = parallel::make_schedule(parallel::ScheduleKind::OneFOneB, 2, 1, micro_batches);
     pipeline.costs = parallel::even_costs(pipeline.schedule, 1, 1, 1);
+    pipeline.layers = {{0, 1}, {1, 0}};
   }
   double time_without_teacher(const RunConfig& c) {
     const std::optional<nn::ModelConfig> kept = std::exchange(teacher, std::nullopt);
