@@ -2,7 +2,7 @@
 """What dealing optimizer state, gradients and parameters costs a step, and whether a pipeline's stages wait as long as their
 schedule says: two ranks of a thread each, all rows by turns, so that what else the machine does meets them alike.
 
-    tests/bench/layout_times.py [--rounds 5] [--steps 8] [--only shards|pipelines] [--models even,head,recompute]
+    tests/bench/layout_times.py [--rounds 5] [--steps 8] [--only shards|pipelines] [--models even,head,recompute] [--sequences 8]
 
 A row's number is the median over rounds of a run's median step. Of pipelines what the rank that waits longest waited stands beside
 what its stage waits by the schedule, that is by what the stages' layers cost: of a model of layers alone, of one whose last stage has a
@@ -110,6 +110,7 @@ def main():
     parser.add_argument("--steps", type=int, default=8, help="behind a warm-up of 2 [8]")
     parser.add_argument("--only", choices=["shards", "pipelines"])
     parser.add_argument("--models", type=lambda text: text.split(","), default=["even"], help=f"of pipelines, of {', '.join(MODELS)} [even]")
+    parser.add_argument("--sequences", type=int, default=8, help="a step of pipelines, in 4 micro-batches [8]")
     args = parser.parse_args()
     if unknown := set(args.models) - set(MODELS):
         parser.error(f"--models: {', '.join(sorted(unknown))}, expected of {', '.join(MODELS)}")
@@ -126,7 +127,7 @@ def main():
         if args.only != "shards":
             for model in args.models:
                 of_model, of_train = MODELS[model]
-                found = measure(args, work, PIPELINES, tokens=256, sequences=8, micro_batches=4, model=of_model, train=of_train)
+                found = measure(args, work, PIPELINES, tokens=256, sequences=args.sequences, micro_batches=4, model=of_model, train=of_train)
                 print_pipelines(model, found)
 
 
