@@ -47,8 +47,9 @@ class RelaidTeacher {
   nn::Transformer* model() const { return teacher_.model.get(); }
 
   /// Collective over all ranks, without gradients: of each micro-batch what the teacher gives of the tokens that this
-  /// rank takes of it; of ranks before the student's last stage nothing.
-  std::vector<Answer> read(const StepText& text, std::int64_t micro_batches);
+  /// rank takes of it; of ranks before the student's last stage nothing. `watch`: of what the passes' operations give,
+  /// or null.
+  std::vector<Answer> read(const StepText& text, std::int64_t micro_batches, core::FiniteWatch* watch = nullptr);
 
  private:
   /// How a step's text is read by both.
@@ -74,7 +75,7 @@ class RelaidTeacher {
   };
 
   std::int64_t num_passes(std::int64_t num_sequences, std::int64_t micro_batches) const;
-  GivenRows run(const StepText& text, const Reading& reading, std::int64_t pass) const;
+  GivenRows run(const StepText& text, const Reading& reading, std::int64_t pass, core::FiniteWatch* watch) const;
   std::vector<Run> runs(int from, int to, int stage, const Reading& reading, std::int64_t pass) const;
   Exchange exchange_of(int stage, const Reading& reading, std::int64_t pass) const;
   std::vector<core::Tensor> rooms_of(core::DType dtype, const Reading& reading) const;

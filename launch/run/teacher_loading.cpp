@@ -91,15 +91,29 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
   return teacher;
 }
 
-GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers) {
+GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers,
+                     core::FiniteWatch* watch) {
   GivenRows rows;
   core::Tape off(core::Tape::Mode::Off);
-  nn::Pass pass = teacher.model->pass(batch);
+  if (watch != nullptr) off.set_watch(watch);
+  const nn::Transformer& model = *teacher.model;
+  nn::PipelineComm& stages = model.pipeline();
+  using Kind = nn::PipelineComm::Kind;
+  nn::Pass pass = model.pass(batch);
   pass.gives = [&](std::int64_t layer, const core::Var& given) {
     if (std::ranges::count(layers, layer) > 0) rows.layers.emplace(layer, given.value);
   };
   if (teacher.streamed) teacher.streamed->watch(pass);
-  rows.hidden = teacher.model->forward(off, pass).hidden.value;
+  core::Var before;
+  if (stages.rank() > 0) {
+    before = {model.empty_stream(pass), nullptr};
+    stages.receive(Kind::Stream, before.value, stages.rank() - 1);
+  }
+  const core::Tensor behind = model.forward_chunk(off, pass, 0, stages.rank() > 0 ? &before : nullptr).hidden.value;
+  if (stages.rank() + 1 < stages.size())
+    rows.sent = stages.send(Kind::Stream, behind, stages.rank() + 1);
+  else
+    rows.hidden = behind;
   return rows;
 }
 

@@ -100,7 +100,8 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
   auto since = Clock::now();
   times_ = {};
   StepInput input =
-      read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches, models_);
+      read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches, models_,
+                 options.watch.finite);
   const double text_seconds = input.text_seconds, teacher_seconds = input.teacher_seconds;
   if (options_.records)
     for (nn::Batch& batch : input.batches) batch.forget_values();
