@@ -38,11 +38,12 @@ void RelaidTeacher::take(LoadedTeacher teacher, std::int64_t sequence_length) {
 }
 
 /// So many that no rank reads more tokens in one than one of the student's in its own, and that stages seldom wait for
-/// each other; as far as there are sequences.
-std::int64_t RelaidTeacher::num_passes(std::int64_t num_sequences, std::int64_t micro_batches) const {
+/// each other, which is less than what layers that each pass brings would take; as far as there are sequences.
+std::int64_t RelaidTeacher::num_passes(std::int64_t num_sequences, std::int64_t micro_batches, bool is_brought) const {
   const auto readers = [](const ReaderPlace& place) { return place.num_data * place.context.size; };
   const ReaderPlace &teacher = of_teacher_.front(), &student = of_student_.front();
-  const std::int64_t num_stages = side_.mesh().pp().size(), of_stages = num_stages == 1 ? 1 : 2 * num_stages,
+  const std::int64_t num_stages = side_.mesh().pp().size(),
+                     of_stages = num_stages == 1 || is_brought ? 1 : 2 * num_stages,
                      wanted = std::max(rounded_up(micro_batches * readers(student), readers(teacher)), of_stages);
   return std::clamp<std::int64_t>(rounded_up(num_sequences, teacher.num_data), 1, wanted);
 }
@@ -146,7 +147,7 @@ std::vector<RelaidTeacher::Answer> RelaidTeacher::read(const StepText& text, std
   const Reading reading{.num_sequences = text.num_sequences,
                         .sequence_length = text.num_sequences == 0 ? 0 : text.num_tokens / text.num_sequences,
                         .micro_batches = micro_batches,
-                        .passes = num_passes(text.num_sequences, micro_batches)};
+                        .passes = num_passes(text.num_sequences, micro_batches, teacher_.is_brought)};
   Rooms rooms{.hidden = rooms_of(form_.hidden, reading), .layers = {}};
   for (const std::int64_t layer : layers_) rooms.layers[layer] = rooms_of(form_.stream, reading);
   // A stage runs as many passes further as stages lie behind it before it waits for what the last one gives of a pass:

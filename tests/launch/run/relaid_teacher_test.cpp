@@ -118,6 +118,17 @@ TEST(RelaidTeacher, KeepsStreamsUntilTheRowsOfTheirPassAreGiven) {
   });
 }
 
+// One rank reads what the student's two read in two passes of their size, or in more, so that stages wait less.
+TEST(RelaidTeacher, TakesNoPassTooManyWhereEachBringsItsLayers) {
+  with_relaid_teacher(2, "dp2", "pp2", false, [](launch::Rank&, launch::RelaidTeacher& relaid) {
+    EXPECT_EQ(relaid.num_passes(64, 1, /*is_brought=*/false), 4);
+    EXPECT_EQ(relaid.num_passes(64, 1, /*is_brought=*/true), 2);
+    EXPECT_EQ(relaid.num_passes(64, 3, /*is_brought=*/false), 6);
+    EXPECT_EQ(relaid.num_passes(64, 3, /*is_brought=*/true), 6);
+    EXPECT_EQ(relaid.num_passes(1, 3, /*is_brought=*/true), 1);
+  });
+}
+
 // What is not finite comes from the first rank's part; the student's passes, behind all of this, are numbered from 0.
 TEST(RelaidTeacher, IsWatchedBeforeTheStudent) {
   const launch::StepText text(GoldenModel("matching.h5").samples());
