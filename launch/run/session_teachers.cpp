@@ -44,8 +44,7 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
   others->together = config.precision.sharded_teacher || rank.context_place().size > 1;
   for (const OtherSource& other : other_sources_) {
     const nn::VocabularyRows tensors(*other.source.reader, vocabulary, other.rows);
-    LoadedTeacher loaded =
-        load_teacher(rank, config, other.source, tensors, options, config.batch.micro_batches, log);
+    LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, options, config.batch.micro_batches, log);
     teacher_fingerprint =
         fmt::format("{:016x}", core::hash_name(teacher_fingerprint + " " + loaded.fingerprint, core::hash_seed));
     others->teachers.push_back({std::move(loaded.model), std::move(loaded.streamed)});

@@ -89,9 +89,10 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
       "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
       "{}, which took {:.1f} s now ({:.2f} GiB/s){}",
       gib(said[0]), gib(available), source.path.string(), seconds, gib(said[0]) / std::max(seconds, 1e-9),
-      passes == 0 ? "" : fmt::format(": {} for the run's {}, beside what is computed",
-                                     duration_text(seconds * static_cast<double>(config.train.steps * passes)),
-                                     core::counted(config.train.steps, "step")));
+      passes == 0 ? ""
+                  : fmt::format(": {} for the run's {}, beside what is computed",
+                                duration_text(seconds * static_cast<double>(config.train.steps * passes)),
+                                core::counted(config.train.steps, "step")));
   return teacher;
 }
 

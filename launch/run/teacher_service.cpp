@@ -189,10 +189,10 @@ void serve_teacher(Rank& rank, const RunConfig& config, const TeacherRanks& rank
   const ModelSource source = open_model_together(rank, found.teacher->source, log);
   const nn::VocabularyRows tensors(*source.reader, source.config.vocabulary);
   const std::int64_t questions = (ranks.num_askers() + ranks.num_replicas() - 1) / ranks.num_replicas();
-  const LoadedTeacher teacher = load_teacher(
-      rank, config, source, tensors,
-      on_stage(rank, teacher_options(rank, config.precision), source.config, config.data.sequence_length),
-      config.batch.micro_batches * questions, log);
+  const LoadedTeacher teacher =
+      load_teacher(rank, config, source, tensors,
+                   on_stage(rank, teacher_options(rank, config.precision), source.config, config.data.sequence_length),
+                   config.batch.micro_batches * questions, log);
   answer_with(rank, ranks, teacher);
 }
 

@@ -46,8 +46,8 @@ void with_relaid_teacher(const std::shared_ptr<parallel::WorldComm>& world, cons
   const std::int64_t length = golden.samples().sequence_length;
   const char* fingerprint = "00112233aabbccdd";
   launch::Rank rank(world, student, 1), side(rank, teacher, parallel::ExpertExchange::Auto);
-  launch::RelaidTeacher relaid(
-      rank, side, {.width = config.width, .hidden = dtype, .stream = dtype, .fingerprint = fingerprint});
+  launch::RelaidTeacher relaid(rank, side,
+                               {.width = config.width, .hidden = dtype, .stream = dtype, .fingerprint = fingerprint});
   if (rank.is_last_stage()) {
     nn::Transformer beside(config, rank.frozen_copy(dtype));
     beside.load(golden.parameters("/teacher/parameters"));

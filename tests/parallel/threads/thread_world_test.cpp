@@ -146,9 +146,9 @@ TEST(ThreadWorld, MissedDeadlineIsToldAlikeByAllWhoWait) {
       const core::ExchangesOf experts("experts of layer", 5, "dispatch");
       tokens = world.comm->all_to_all_v_async(x, own, x, own);
     }
-    EXPECT_EQ(world.comm->engine().whereabouts().at.operation,
-              fmt::format("all_to_all_v of rows of 4 float32, {} sent (experts of layer 5, dispatch) in group world",
-                          rows));
+    EXPECT_EQ(
+        world.comm->engine().whereabouts().at.operation,
+        fmt::format("all_to_all_v of rows of 4 float32, {} sent (experts of layer 5, dispatch) in group world", rows));
     tokens.wait();
   });
   for (const int r : {0, 1})
