@@ -27,13 +27,17 @@ struct Subject {
   std::shared_ptr<const std::string> name;
   std::int64_t number = -1;    // -1: it has none
   const char* part = nullptr;  // of that; null: all of it
+  bool is_teachers = false;    // of a teacher's passes, as is what is said within
 };
 
-/// "gradients of layers.1.mlp.up.weight and 3 more", "micro-batch 2, forward"; "" where nobody said.
+/// "gradients of layers.1.mlp.up.weight and 3 more", "micro-batch 2, forward", "teacher's pass 2, forward"; "" where
+/// nobody said.
 std::string describe(const Subject& of);
 
 /// The same, of which the part is another.
 Subject part_of(Subject of, const char* part);
+/// The same of a teacher's.
+Subject of_teacher(Subject of);
 /// "layers.1.mlp.up.weight and 3 more", of four.
 std::shared_ptr<const std::string> name_of_many(const std::string& first, std::size_t count);
 

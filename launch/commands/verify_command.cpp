@@ -12,6 +12,7 @@
 #include "launch/commands/commands.h"
 #include "launch/console/streams.h"
 #include "launch/report/verification_table.h"
+#include "launch/run/pipeline.h"
 #include "launch/run/rank.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
@@ -48,9 +49,11 @@ class Verifier {
     if (!is_auto)
       for (const std::string& text : options_.layouts) items.push_back(parse_layout_item(text));
     for (const LayoutItem& item : items) {  // what cannot be is said before anything is made
-      const auto& parallel = config_of(item).parallel;
+      const RunConfig config = config_of(item);
       if (ranks_)
-        parallel::check_world(parallel::parse_layout(item.layout), *ranks_ - static_cast<int>(parallel.teacher_ranks));
+        parallel::check_world(parallel::parse_layout(item.layout),
+                              *ranks_ - static_cast<int>(config.parallel.teacher_ranks));
+      check_teacher_layout(config.parallel, ranks_.value_or(ranks_of(config)));
     }
     const RunConfig config = config_of({});
     Verification result{.precision = options_.is_float64 ? core::DType::F64 : core::DType::F32};

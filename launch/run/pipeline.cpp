@@ -112,6 +112,13 @@ Pipeline pipeline_without_head(const nn::ModelConfig& model, std::int64_t sequen
           .costs = {}};
 }
 
+void check_teacher_layout(const ParallelConfig& config, int num_ranks) {
+  if (config.teacher_ranks > 0 || config.teacher_layout.empty()) return;
+  if (const std::string fault = parallel::world_fault(parallel::parse_layout(config.teacher_layout), num_ranks);
+      !fault.empty())
+    fail_usage("parallel.teacher_layout: {}", fault);
+}
+
 void check_teacher_stages(const RunConfig& config, const nn::ModelConfig& teacher) {
   const std::string& layout = config.parallel.teacher_layout;
   const int num_stages = layout.empty() ? 1 : std::max(parallel::parse_layout(layout).pp, 1);

@@ -36,7 +36,9 @@ Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int 
 /// layers a stage, of which the costliest costs the least, and one micro-batch after the other.
 Pipeline pipeline_without_head(const nn::ModelConfig& model, std::int64_t sequence_length, int num_stages);
 
-/// Throws a UsageError where parallel.teacher_layout has more stages than the teacher layers.
+/// Throws a UsageError where parallel.teacher_layout, over the student's ranks, is none of so many.
+void check_teacher_layout(const ParallelConfig& config, int num_ranks);
+/// Likewise where it has more stages than the teacher layers.
 void check_teacher_stages(const RunConfig& config, const nn::ModelConfig& teacher);
 
 /// Throws a UsageError where a run asks for what a pipeline of so many stages does not do.

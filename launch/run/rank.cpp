@@ -14,6 +14,7 @@
 #include "launch/console/error_line.h"
 #include "launch/console/log.h"
 #include "launch/run/devices.h"
+#include "launch/run/pipeline.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/teacher_ranks.h"
@@ -66,7 +67,9 @@ Rank::Rank(const Rank& other, const std::string& layout, parallel::ExpertExchang
       pipeline_(parallel::make_pipeline_comm(*mesh_)),
       sequence_parallel_(false),
       why_by_way_of_the_host_(other.why_by_way_of_the_host_) {
-  if (!memory_->is_host() && !memory_->is_imagined()) parallel::warm_up(*mesh_, memory_);
+  if (memory_->is_host() || memory_->is_imagined()) return;
+  parallel::warm_up(*mesh_, memory_);
+  parallel::warm_up_rows(mesh_->world(), memory_);  // what the model gives, to where it is wanted
 }
 
 int Rank::num_processes() const { return teacher_ranks_ != nullptr ? teacher_ranks_->world().size() : world_->size(); }
@@ -142,9 +145,7 @@ void on_only_side(const World& world, const RunConfig& config, const char* axis,
 
 /// f on a rank whose teacher is cut by a layout of its own.
 void with_teacher_side(Rank& rank, const ParallelConfig& config, const std::function<void(Rank&)>& f) {
-  const parallel::Layout layout = parallel::parse_layout(config.teacher_layout);
-  if (const std::string fault = parallel::world_fault(layout, rank.world().size()); !fault.empty())
-    core::fail_usage("parallel.teacher_layout: {}", fault);
+  check_teacher_layout(config, rank.world().size());
   Rank side(rank, config.teacher_layout, expert_exchange_of(config));
   rank.set_teacher_side(side);
   f(rank);

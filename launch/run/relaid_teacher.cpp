@@ -5,6 +5,8 @@
 #include <numeric>
 #include <utility>
 
+#include "core/exchanges_of.h"
+
 namespace limbeck::launch {
 
 using core::DType;
@@ -36,23 +38,27 @@ void RelaidTeacher::take(LoadedTeacher teacher, std::int64_t sequence_length) {
 }
 
 /// So many that no rank reads more tokens in one than one of the student's in its own, and that stages seldom wait for
-/// each other; as far as there are sequences.
-std::int64_t RelaidTeacher::num_passes(std::int64_t num_sequences, std::int64_t micro_batches) const {
+/// each other, which is less than what layers that each pass brings would take; as far as there are sequences.
+std::int64_t RelaidTeacher::num_passes(std::int64_t num_sequences, std::int64_t micro_batches, bool is_brought) const {
   const auto readers = [](const ReaderPlace& place) { return place.num_data * place.context.size; };
   const ReaderPlace &teacher = of_teacher_.front(), &student = of_student_.front();
-  const std::int64_t num_stages = side_.mesh().pp().size(), of_stages = num_stages == 1 ? 1 : 2 * num_stages,
+  const std::int64_t num_stages = side_.mesh().pp().size(),
+                     of_stages = num_stages == 1 || is_brought ? 1 : 2 * num_stages,
                      wanted = std::max(rounded_up(micro_batches * readers(student), readers(teacher)), of_stages);
   return std::clamp<std::int64_t>(rounded_up(num_sequences, teacher.num_data), 1, wanted);
 }
 
-GivenRows RelaidTeacher::run(const StepText& text, const Reading& reading, std::int64_t pass) const {
+GivenRows RelaidTeacher::run(const StepText& text, const Reading& reading, std::int64_t pass,
+                             core::FiniteWatch* watch) const {
+  const core::ExchangesOf scope(core::of_teacher(core::Subject("pass", pass, "forward")));
+  const std::int64_t stages = side_.mesh().pp().size(), stage = side_.mesh().pp().rank();
+  if (watch != nullptr)  // before all that the student's passes have, pass by pass through the stages
+    watch->begin(fmt::format("the teacher's pass {}", pass), (pass - reading.passes) * stages + stage);
   const ReaderPlace& here = of_teacher_[static_cast<std::size_t>(side_.world().rank())];
   const auto [first, count] = read_by(here, reading.num_sequences, pass, reading.passes).sequences;
   const nn::Batch batch =
       make_batch(side_.memory(), text.fetch(first, count), 0, count, first, /*num_ahead=*/0, side_.context_place());
-  GivenRows given = rows_given(teacher_, batch, layers_);
-  if (!side_.is_last_stage()) given.hidden = {};
-  return given;
+  return rows_given(teacher_, batch, layers_, watch);
 }
 
 /// Of those along the teacher's tp that have a row, the one gives it that stands where the reader does: itself, where it
@@ -122,6 +128,7 @@ void RelaidTeacher::give_rows(const Exchange& ways, const Tensor& rows, const st
 }
 
 void RelaidTeacher::give(const GivenRows& given, const Reading& reading, std::int64_t pass, const Rooms& rooms) const {
+  const core::ExchangesOf scope(core::of_teacher(core::Subject("pass", pass, "hidden states")));
   const int last = of_teacher_.back().stage;
   for (int stage = 0; stage <= last; ++stage) {
     const Exchange ways = exchange_of(stage, reading, pass);
@@ -134,16 +141,19 @@ void RelaidTeacher::give(const GivenRows& given, const Reading& reading, std::in
   }
 }
 
-std::vector<RelaidTeacher::Answer> RelaidTeacher::read(const StepText& text, std::int64_t micro_batches) {
+std::vector<RelaidTeacher::Answer> RelaidTeacher::read(const StepText& text, std::int64_t micro_batches,
+                                                       core::FiniteWatch* watch) {
   core::check(teacher_.model != nullptr, "teacher: it is asked before it was read for parallel.teacher_layout");
   const Reading reading{.num_sequences = text.num_sequences,
                         .sequence_length = text.num_sequences == 0 ? 0 : text.num_tokens / text.num_sequences,
                         .micro_batches = micro_batches,
-                        .passes = num_passes(text.num_sequences, micro_batches)};
+                        .passes = num_passes(text.num_sequences, micro_batches, teacher_.is_brought)};
   Rooms rooms{.hidden = rooms_of(form_.hidden, reading), .layers = {}};
   for (const std::int64_t layer : layers_) rooms.layers[layer] = rooms_of(form_.stream, reading);
   // A stage runs as many passes further as stages lie behind it before it waits for what the last one gives of a pass:
-  // so all are at work, and none is further ahead than that.
+  // so all are at work, and none is further ahead than that. A pass's stream to the next stage is kept until its own
+  // rows are given: kernels that waited for that of a later pass, which the next stage takes behind these rows, would
+  // not come to them.
   const std::int64_t ahead = of_teacher_.back().stage - side_.mesh().pp().rank();
   std::deque<GivenRows> given;
   std::int64_t next = 0;
@@ -152,7 +162,7 @@ std::vector<RelaidTeacher::Answer> RelaidTeacher::read(const StepText& text, std
     given.pop_front();
   };
   for (std::int64_t pass = 0; pass < reading.passes; ++pass) {
-    given.push_back(run(text, reading, pass));
+    given.push_back(run(text, reading, pass, watch));
     if (std::ssize(given) > ahead) give_next();
   }
   while (!given.empty()) give_next();

@@ -5,7 +5,7 @@
 //
 //     Rank side(rank, "tp4", exchange);                            // beside a student's "dp4"
 //     RelaidTeacher teacher(rank, side, {...});
-//     teacher.take(load_teacher(side, ..., on_stage(side, ...), log), sequence_length);
+//     teacher.take(load_teacher(side, ..., on_stage(side, ...), passes, log), sequence_length);
 //     std::vector<RelaidTeacher::Answer> answers = teacher.read(text, micro_batches);
 //
 // Every rank knows who reads what under both layouts, so nothing is asked: an exchange among all ranks brings the rows
@@ -43,12 +43,18 @@ class RelaidTeacher {
   void want_layers(std::vector<std::int64_t> layers) { layers_ = std::move(layers); }
   /// The head [V_local,Ct] and its bias, of ranks that have answers.
   void keep_head(core::Tensor head, core::Tensor bias) { head_ = std::move(head), head_bias_ = std::move(bias); }
+  /// In how many passes it reads a step of so many sequences; `is_brought` as the LoadedTeacher has it.
+  std::int64_t num_passes(std::int64_t num_sequences, std::int64_t micro_batches, bool is_brought) const;
+  /// Both undefined on ranks that have no answers.
+  const core::Tensor& head() const { return head_; }
+  const core::Tensor& head_bias() const { return head_bias_; }
   /// Null before take().
   nn::Transformer* model() const { return teacher_.model.get(); }
 
   /// Collective over all ranks, without gradients: of each micro-batch what the teacher gives of the tokens that this
-  /// rank takes of it; of ranks before the student's last stage nothing.
-  std::vector<Answer> read(const StepText& text, std::int64_t micro_batches);
+  /// rank takes of it; of ranks before the student's last stage nothing. `watch`: of what the passes' operations give,
+  /// or null.
+  std::vector<Answer> read(const StepText& text, std::int64_t micro_batches, core::FiniteWatch* watch = nullptr);
 
  private:
   /// How a step's text is read by both.
@@ -73,8 +79,7 @@ class RelaidTeacher {
     std::map<std::int64_t, std::vector<core::Tensor>> layers;
   };
 
-  std::int64_t num_passes(std::int64_t num_sequences, std::int64_t micro_batches) const;
-  GivenRows run(const StepText& text, const Reading& reading, std::int64_t pass) const;
+  GivenRows run(const StepText& text, const Reading& reading, std::int64_t pass, core::FiniteWatch* watch) const;
   std::vector<Run> runs(int from, int to, int stage, const Reading& reading, std::int64_t pass) const;
   Exchange exchange_of(int stage, const Reading& reading, std::int64_t pass) const;
   std::vector<core::Tensor> rooms_of(core::DType dtype, const Reading& reading) const;

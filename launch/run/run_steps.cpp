@@ -261,10 +261,16 @@ MemoryParts RunSteps::memory() {
   MemoryParts parts{.gradients = gradient_bytes_, .optimizer = optimizer_bytes_, .host = optimizer_.offloaded_bytes()};
   for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
   if (is_dealt_) parts.parameters += share_bytes_;
-  nn::Transformer* const relaid = session_.relaid_teacher ? session_.relaid_teacher->model() : nullptr;
-  if (nn::Transformer* teacher = relaid != nullptr ? relaid : running_teacher(session_)) {
+  const auto add_teacher = [&](nn::Transformer* teacher) {
+    if (teacher == nullptr) return;
     for (const core::Parameter* p : teacher->parameters()) parts.teacher += bytes_of(p->value);
     parts.host += teacher->offloaded_bytes();
+  };
+  add_teacher(running_teacher(session_));
+  if (const RelaidTeacher* relaid = session_.relaid_teacher.get()) {
+    add_teacher(relaid->model());
+    for (const core::Tensor* kept : {&relaid->head(), &relaid->head_bias()}) parts.teacher += bytes_of(*kept);
+    add_teacher(session_.teacher.get());  // what figures ask
   }
   return parts;
 }

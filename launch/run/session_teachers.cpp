@@ -22,7 +22,10 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
                config.parallel.teacher_ranks, config.teacher->source);
   teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
   const nn::ModelOptions options = beside_head(rank, teacher_options(rank, config.precision));
-  LoadedTeacher first = load_teacher(rank, config, teacher_source_, *teacher_tensors_, options, log);
+  const bool is_asked =
+      config.teacher->cache.empty() && rank.teacher_ranks() == nullptr && rank.teacher_side() == nullptr;
+  LoadedTeacher first = load_teacher(rank, config, teacher_source_, *teacher_tensors_, options,
+                                     is_asked ? config.batch.micro_batches : 0, log);
   teacher = std::move(first.model);
   streamed_teacher = std::move(first.streamed);
   teacher_fingerprint = std::move(first.fingerprint);
@@ -41,7 +44,7 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
   others->together = config.precision.sharded_teacher || rank.context_place().size > 1;
   for (const OtherSource& other : other_sources_) {
     const nn::VocabularyRows tensors(*other.source.reader, vocabulary, other.rows);
-    LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, options, log);
+    LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, options, config.batch.micro_batches, log);
     teacher_fingerprint =
         fmt::format("{:016x}", core::hash_name(teacher_fingerprint + " " + loaded.fingerprint, core::hash_seed));
     others->teachers.push_back({std::move(loaded.model), std::move(loaded.streamed)});
@@ -215,7 +218,10 @@ void Session::prepare_teacher(bool is_asked, const Log& log) {
   const std::int64_t length = config.data.sequence_length;
   relaid_teacher->take(
       load_teacher(side, config, teacher_source_, *teacher_tensors_,
-                   on_stage(side, teacher_options(side, config.precision), *teacher_config, length), log),
+                   on_stage(side, teacher_options(side, config.precision), *teacher_config, length),
+                   relaid_teacher->num_passes(config.batch.sequences_per_step, config.batch.micro_batches,
+                                              /*is_brought=*/true),
+                   log),
       length);
 }
 

@@ -53,7 +53,7 @@ std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& sampl
 }
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, const StepModels& models) {
+                     std::int64_t micro_batches, const StepModels& models, core::FiniteWatch* watch) {
   core::check(
       samples.num_targets > 0,
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
@@ -80,7 +80,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     batch.global_tokens = static_cast<double>(samples.num_tokens);
   }
   input.text_seconds = lap(since);
-  if (models.relaid != nullptr) input.answers = models.relaid->read(samples, micro_batches);
+  if (models.relaid != nullptr) input.answers = models.relaid->read(samples, micro_batches, watch);
   input.teacher_seconds = lap(since);
   return input;
 }
@@ -273,7 +273,8 @@ StepResult QueuedPasses::read() {
 
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync) {
-  const StepInput input = read_input(rank.memory(), rank, samples, options.micro_batches, models);
+  const StepInput input =
+      read_input(rank.memory(), rank, samples, options.micro_batches, models, options.watch.finite);
   return queue_passes(rank, models, input, options, sync).read();
 }
 

@@ -155,9 +155,10 @@ struct StepInput {
 };
 
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
-/// where the step has no valid target. Collective over all ranks with a teacher in another layout.
+/// where the step has no valid target. Collective over all ranks with a teacher in another layout, of whose operations
+/// `watch` sees what they give, where it is not null.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, const StepModels& models);
+                     std::int64_t micro_batches, const StepModels& models, core::FiniteWatch* watch = nullptr);
 /// What read_input will read of `samples`: the same batches, of sequences as cp cuts them, or whole.
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches,
                                          bool are_whole = false);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "core/exchanges_of.h"
 #include "core/nn/stream.h"
 #include "core/ops/match_routing.h"
 #include "core/ops/router.h"
@@ -94,6 +95,7 @@ Taught teach(const StepContext& step, std::size_t micro) {
   const TokenShares* const shares = models.others != nullptr ? &step.input.shares[micro] : nullptr;
   if (models.teacher && !is_smoothed(options) &&
       (shares == nullptr || matches_layers(options) || models.others->runs(*shares, 0))) {
+    const core::ExchangesOf scope(core::of_teacher(core::ExchangesOf::now()));
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass teaching = models.teacher->pass(batch);
     teaching.expert_chunks = options.expert_chunks;

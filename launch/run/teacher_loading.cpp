@@ -52,9 +52,11 @@ std::vector<std::int64_t> greatest(Rank& rank, std::vector<std::int64_t> numbers
 }  // namespace
 
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
-                           const nn::VocabularyRows& tensors, const nn::ModelOptions& options, const Log& log) {
+                           const nn::VocabularyRows& tensors, const nn::ModelOptions& options, std::int64_t passes,
+                           const Log& log) {
   const PrecisionConfig& precision = config.precision;
   LoadedTeacher teacher;
+  teacher.is_brought = options.offload_layers;
   const std::int64_t available = available_memory();
   auto since = Clock::now();
   double seconds = 0;
@@ -80,26 +82,43 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
   const auto said = greatest(rank, {is_streamed ? layers->bytes() : 0, std::llround(seconds * 1000)});
   if (is_streamed) teacher.streamed = std::move(layers);
   if (said[0] == 0) return teacher;
+  teacher.is_brought = true;
   seconds = static_cast<double>(said[1]) / 1000;
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   log->warn(
       "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
-      "{}, which took {:.1f} s now ({:.2f} GiB/s): {} for the run's {}, beside what is computed",
+      "{}, which took {:.1f} s now ({:.2f} GiB/s){}",
       gib(said[0]), gib(available), source.path.string(), seconds, gib(said[0]) / std::max(seconds, 1e-9),
-      duration_text(seconds * static_cast<double>(config.train.steps * config.batch.micro_batches)),
-      core::counted(config.train.steps, "step"));
+      passes == 0 ? ""
+                  : fmt::format(": {} for the run's {}, beside what is computed",
+                                duration_text(seconds * static_cast<double>(config.train.steps * passes)),
+                                core::counted(config.train.steps, "step")));
   return teacher;
 }
 
-GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers) {
+GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers,
+                     core::FiniteWatch* watch) {
   GivenRows rows;
   core::Tape off(core::Tape::Mode::Off);
-  nn::Pass pass = teacher.model->pass(batch);
+  if (watch != nullptr) off.set_watch(watch);
+  const nn::Transformer& model = *teacher.model;
+  nn::PipelineComm& stages = model.pipeline();
+  using Kind = nn::PipelineComm::Kind;
+  nn::Pass pass = model.pass(batch);
   pass.gives = [&](std::int64_t layer, const core::Var& given) {
     if (std::ranges::count(layers, layer) > 0) rows.layers.emplace(layer, given.value);
   };
   if (teacher.streamed) teacher.streamed->watch(pass);
-  rows.hidden = teacher.model->forward(off, pass).hidden.value;
+  core::Var before;
+  if (stages.rank() > 0) {
+    before = {model.empty_stream(pass), nullptr};
+    stages.receive(Kind::Stream, before.value, stages.rank() - 1);
+  }
+  const core::Tensor behind = model.forward_chunk(off, pass, 0, stages.rank() > 0 ? &before : nullptr).hidden.value;
+  if (stages.rank() + 1 < stages.size())
+    rows.sent = stages.send(Kind::Stream, behind, stages.rank() + 1);
+  else
+    rows.hidden = behind;
   return rows;
 }
 

@@ -1,6 +1,6 @@
 // A teacher in memory, as `precision` says it is kept.
 //
-//     LoadedTeacher teacher = load_teacher(rank, config, source, tensors, options, log);
+//     LoadedTeacher teacher = load_teacher(rank, config, source, tensors, options, passes, log);
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "core/comm.h"
+#include "core/finite_watch.h"
 #include "core/nn/student/vocabulary_rows.h"
 #include "core/nn/transformer.h"
 #include "launch/config/config.h"
@@ -23,6 +25,8 @@ struct LoadedTeacher {
   std::unique_ptr<nn::Transformer> model;
   std::unique_ptr<MappedLayers> streamed;  // null where it fits into memory
   std::string fingerprint;                 // fingerprint_of_teacher: also of what its matrices are quantised as
+  /// Whether each pass brings layers, on any rank: from a disk, or from the host's memory to a GPU.
+  bool is_brought = false;
 };
 
 /// The source's, with as many rows of the vocabulary as `tensors` have.
@@ -36,16 +40,23 @@ std::unique_ptr<nn::Transformer> read_teacher(const RunConfig& config, const Mod
 
 /// Collective. `tensors` are the source's, with as many rows of the vocabulary as the student has, so that logits stand
 /// beside logits; those behind the tokenizer's tokens count for nothing. `options`: teacher_options, and which part of
-/// it this rank has (beside_head, on_stage).
+/// it this rank has (beside_head, on_stage). `passes`: that each of a run's steps asks it for where it is brought; 0:
+/// none does.
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
-                           const nn::VocabularyRows& tensors, const nn::ModelOptions& options, const Log& log);
+                           const nn::VocabularyRows& tensors, const nn::ModelOptions& options, std::int64_t passes,
+                           const Log& log);
 
 /// What a teacher gives of a batch without gradients; of several stages what its own has.
 struct GivenRows {
   core::Tensor hidden;                          // [T,Ct], behind the last norm
   std::map<std::int64_t, core::Tensor> layers;  // likewise behind those that are asked for
+  /// The stream to the next stage: kernels of a GPU that are queued once it has gone wait until that is taken
+  /// (core/pipeline_comm.h), so it stays with rows that go to other ranks, the next stage's too, by another way.
+  core::CommHandle sent = {};
 };
-/// Of several stages collective, with the others' parts of the same batch.
-GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers);
+/// Of several stages, of a chunk each, collective, with the others' parts of the same batch. `watch`: of what
+/// operations give, or null.
+GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const std::vector<std::int64_t>& layers,
+                     core::FiniteWatch* watch = nullptr);
 
 }  // namespace limbeck::launch

@@ -82,6 +82,7 @@ class Service {
   TeacherQuestion::Kind kind_of_any(TeacherQuestion::Kind mine) const {
     const std::int64_t own[] = {static_cast<std::int64_t>(mine), stop_requested() ? 1 : 0};
     const Tensor greatest = Tensor::from<std::int64_t>(rank_.host_memory(), {2}, own);
+    const core::ExchangesOf scope("question to the teacher");
     rank_.mesh().stage().all_reduce_async(greatest, core::Reduce::Max).wait_patiently();
     const std::vector<std::int64_t> of_any = core::host_values<std::int64_t>(greatest);
     if (of_any[1] != 0) request_stop();
@@ -111,8 +112,9 @@ class Service {
     text.positions = column(1);
     text.documents = column(2);
     const nn::Batch batch = make_batch(rank_.memory(), text, 0, text.num_sequences);
+    const core::ExchangesOf scope(core::of_teacher(core::Subject("pass", -1, "forward")));
     stages_.next();
-    auto [hidden, layers] = rows_given(teacher_, batch, question.layers);
+    auto [hidden, layers, sent] = rows_given(teacher_, batch, question.layers);
     if (!rank_.is_last_stage()) {
       tell(question, layers);
       return {};
@@ -186,9 +188,11 @@ void serve_teacher(Rank& rank, const RunConfig& config, const TeacherRanks& rank
   const RunConfig found = with_paths_found(config);
   const ModelSource source = open_model_together(rank, found.teacher->source, log);
   const nn::VocabularyRows tensors(*source.reader, source.config.vocabulary);
-  const LoadedTeacher teacher = load_teacher(
-      rank, config, source, tensors,
-      on_stage(rank, teacher_options(rank, config.precision), source.config, config.data.sequence_length), log);
+  const std::int64_t questions = (ranks.num_askers() + ranks.num_replicas() - 1) / ranks.num_replicas();
+  const LoadedTeacher teacher =
+      load_teacher(rank, config, source, tensors,
+                   on_stage(rank, teacher_options(rank, config.precision), source.config, config.data.sequence_length),
+                   config.batch.micro_batches * questions, log);
   answer_with(rank, ranks, teacher);
 }
 

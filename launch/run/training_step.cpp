@@ -99,8 +99,8 @@ double TrainingStep::teacher_wait() {
 TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions& options, double rate) {
   auto since = Clock::now();
   times_ = {};
-  StepInput input =
-      read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches, models_);
+  StepInput input = read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches,
+                               models_, options.watch.finite);
   const double text_seconds = input.text_seconds, teacher_seconds = input.teacher_seconds;
   if (options_.records)
     for (nn::Batch& batch : input.batches) batch.forget_values();

@@ -113,16 +113,27 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least) {
   const bool is_relaid = config.teacher_ranks == 0 && !config.teacher_layout.empty();
   const auto fits = [&](int n) {
     const auto students = n - static_cast<int>(config.teacher_ranks);
-    if (is_relaid && !parallel::world_fault(parallel::parse_layout(config.teacher_layout), n).empty()) return false;
     return students > 0 && (is_free || parallel::world_fault(layout, students).empty()) &&
            (config.shard_ranks == 0 || n % config.shard_ranks == 0);
   };
+  const auto fits_teacher = [&](int n) {
+    return !is_relaid || parallel::world_fault(parallel::parse_layout(config.teacher_layout), n).empty();
+  };
+  bool is_by_teacher = false;  // that there are no fewer
   for (int n = ranks - 1; n >= std::max(least, 1); --n) {
     if (!fits(n)) continue;
+    if (!fits_teacher(n)) {
+      is_by_teacher = true;
+      continue;
+    }
     NextStart next{.ranks = n};
     if (named.dp > 0) next.layout = layout.text.empty() ? fmt::format("dp{}", n - config.teacher_ranks) : layout.text;
     return next;
   }
+  if (is_by_teacher)
+    return {.why = fmt::format("no parallel.teacher_layout {} beside layout {} has fewer ranks than {} and {} at least "
+                               "(--min-ranks)",
+                               config.teacher_layout, config.layout.empty() ? "dp" : config.layout, ranks, least)};
   return {.why = fmt::format("no layout {} has fewer ranks than {} and {} at least (--min-ranks)",
                              config.layout.empty() ? "dp" : config.layout, ranks, least)};
 }

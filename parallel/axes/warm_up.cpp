@@ -11,6 +11,7 @@ namespace {
 using core::DType;
 using core::Tensor;
 
+constexpr const char* first_exchanges = "first exchanges of each group";
 // A fabric goes other ways for long sums than for short ones.
 constexpr std::int64_t long_sum = std::int64_t{1} << 18;
 
@@ -41,15 +42,6 @@ void warm_up_parts(WorldComm& group, const core::MemoryPtr& memory) {
   check_sum(group, "all_gather and reduce_scatter", part);
 }
 
-void warm_up_rows(WorldComm& group, const core::MemoryPtr& memory) {
-  if (group.size() == 1) return;
-  const std::vector<std::int64_t> one_each(static_cast<std::size_t>(group.size()), 1);
-  const Tensor sent = ones(memory, group.size()), received = core::zeros_like(sent);
-  group.all_to_all_v(sent, one_each, received, one_each);
-  for (const float x : core::host_values<float>(received))
-    core::check(x == 1, "group {}: all_to_all_v of ones gives {}", group.name(), x);
-}
-
 /// Along the ring of stages, both ways. NCCL may have the first that is sent wait for its other end, so that not all
 /// send first.
 void warm_up_ways(const Mesh& mesh, const core::MemoryPtr& memory) {
@@ -72,8 +64,18 @@ void warm_up_ways(const Mesh& mesh, const core::MemoryPtr& memory) {
 
 }  // namespace
 
+void warm_up_rows(WorldComm& group, const core::MemoryPtr& memory) {
+  if (group.size() == 1) return;
+  const core::ExchangesOf scope(first_exchanges);
+  const std::vector<std::int64_t> one_each(static_cast<std::size_t>(group.size()), 1);
+  const Tensor sent = ones(memory, group.size()), received = core::zeros_like(sent);
+  group.all_to_all_v(sent, one_each, received, one_each);
+  for (const float x : core::host_values<float>(received))
+    core::check(x == 1, "group {}: all_to_all_v of ones gives {}", group.name(), x);
+}
+
 void warm_up(const Mesh& mesh, const core::MemoryPtr& memory) {
-  const core::ExchangesOf scope("first exchanges of each group");
+  const core::ExchangesOf scope(first_exchanges);
   warm_up_sums(mesh.world(), memory);
   warm_up_sums(mesh.data(), memory);
   warm_up_sums(mesh.cp(), memory);

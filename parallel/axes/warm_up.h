@@ -10,5 +10,7 @@ namespace limbeck::parallel {
 
 /// Collective, over tensors in `memory`; waited for. Throws where a sum is wrong.
 void warm_up(const Mesh& mesh, const core::MemoryPtr& memory);
+/// Of a group over which rows go that no mesh's steps send there, likewise.
+void warm_up_rows(WorldComm& group, const core::MemoryPtr& memory);
 
 }  // namespace limbeck::parallel

@@ -26,6 +26,12 @@ std::string describe(const CallSignature& s) {
 }
 
 std::string describe(const CallName& name) {
+  CallName of_all = name;
+  of_all.rows_sent = -1;
+  return describe_here(of_all);
+}
+
+std::string describe_here(const CallName& name) {
   std::string text = describe(name.signature);
   if (name.rows_sent >= 0) text += fmt::format(", {} sent", name.rows_sent);
   if (const std::string of = core::describe(name.of); !of.empty()) text += fmt::format(" ({})", of);

@@ -39,9 +39,12 @@ struct CallName {
   std::int64_t rows_sent = -1;  // of all_to_all_v; -1: that is not known
 };
 
-/// "all_reduce(sum) of 1024 float32 (gradients of layers.0.mlp.up.weight) in group dp gradients", "all_to_all_v of rows
-/// of 64 float32, 130 sent (experts of layer 3, dispatch) in group experts".
+/// "all_reduce(sum) of 1024 float32 (gradients of layers.0.mlp.up.weight) in group dp gradients": the same words on all
+/// ranks that are in it, so that whoever tells of it first makes no difference.
 std::string describe(const CallName& name);
+/// With what is this rank's alone: "all_to_all_v of rows of 64 float32, 130 sent (experts of layer 3, dispatch) in
+/// group experts".
+std::string describe_here(const CallName& name);
 
 /// True if the two may meet: equal, or a send and its receive.
 bool matches(const CallSignature& a, const CallSignature& b);

@@ -204,7 +204,7 @@ Whereabouts Engine::whereabouts() const {
       operation = ticket.operation;
     }
   }
-  if (here.at.number > 0) here.at.operation = describe(name);
+  if (here.at.number > 0) here.at.operation = describe_here(name);
   if (operation) here.waits_for = operation->waits_for();
   if (!here.is_waiting && elsewhere) {
     if (std::optional<Whereabouts> there = elsewhere()) {

@@ -196,7 +196,7 @@ std::optional<Whereabouts> NcclState::whereabouts() {
     forget_done(*channel);
     if (channel->under_way_.empty() || !is_done(channel->under_way_.front()->begins_)) continue;
     Whereabouts here;
-    here.at = {.step = 0, .number = 1, .operation = describe(channel->under_way_.front()->called_)};
+    here.at = {.step = 0, .number = 1, .operation = describe_here(channel->under_way_.front()->called_)};
     here.is_waiting = true;
     here.waits_for = missing_in(*channel);
     return here;

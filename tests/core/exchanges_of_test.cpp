@@ -17,6 +17,20 @@ TEST(ExchangesOf, AreWrittenOut) {
   EXPECT_EQ(describe(forward), "micro-batch 0, forward");
   EXPECT_EQ(describe(part_of(forward, "stream to the next stage")), "micro-batch 0, stream to the next stage");
   EXPECT_EQ(describe(part_of({}, "dispatch")), "dispatch");
+  EXPECT_EQ(describe(part_of(of_teacher(forward), "stream to the next stage")),
+            "teacher's micro-batch 0, stream to the next stage");
+}
+
+TEST(ExchangesOf, WithinATeachersAreTheTeachers) {
+  const ExchangesOf student("micro-batch", 2, "forward");
+  {
+    const ExchangesOf pass(of_teacher(Subject("pass", 1, "forward")));
+    EXPECT_EQ(describe(ExchangesOf::now()), "teacher's pass 1, forward");
+    const ExchangesOf experts("experts of layer", 3);
+    EXPECT_EQ(describe(part_of(ExchangesOf::now(), "dispatch")), "teacher's experts of layer 3, dispatch");
+  }
+  const ExchangesOf experts("experts of layer", 3);
+  EXPECT_EQ(describe(ExchangesOf::now()), "experts of layer 3");
 }
 
 TEST(ExchangesOf, EndWithTheirScopeAndAreOfOneThread) {

@@ -2,7 +2,9 @@
 // that one's layers: what tests of teachers share that do not run beside the student.
 //
 //     const MatchedSteps expected = matched_steps_of_one_rank();
-//     expect_matched_steps(rank, {.remote = &remote}, micro_batches, expected);
+//     with_relaid_teacher(world, "dp4", "pp2tp2", /*is_sharded=*/false, [&](Rank& rank, RelaidTeacher& relaid) {
+//       expect_matched_steps(rank, {.relaid = &relaid}, micro_batches, expected);
+//     });
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,11 +12,14 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/run/relaid_teacher.h"
 #include "launch/run/step.h"
+#include "launch/run/teacher_service.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/layouts.h"
@@ -29,6 +34,33 @@ struct StepTeacher {
   bool asks_ahead = false;  // the remote one
   launch::RelaidTeacher* relaid = nullptr;
 };
+
+/// Collective: then(rank, teacher), with a student's layout and the golden teacher in one of its own over the same
+/// ranks; those of the student's last stage have the head.
+template <class Then>
+void with_relaid_teacher(const std::shared_ptr<parallel::WorldComm>& world, const char* student, const char* teacher,
+                         bool is_sharded, const Then& then) {
+  const core::DType dtype = core::DType::F64;
+  const GoldenModel golden("matching.h5");
+  const nn::ModelConfig config = golden.config("/teacher");
+  const std::int64_t length = golden.samples().sequence_length;
+  const char* fingerprint = "00112233aabbccdd";
+  launch::Rank rank(world, student, 1), side(rank, teacher, parallel::ExpertExchange::Auto);
+  launch::RelaidTeacher relaid(rank, side,
+                               {.width = config.width, .hidden = dtype, .stream = dtype, .fingerprint = fingerprint});
+  if (rank.is_last_stage()) {
+    nn::Transformer beside(config, rank.frozen_copy(dtype));
+    beside.load(golden.parameters("/teacher/parameters"));
+    relaid.keep_head(beside.head().value, beside.head_bias().value);
+  }
+  launch::LoadedTeacher loaded;
+  loaded.model = std::make_unique<nn::Transformer>(
+      config, launch::on_stage(side, is_sharded ? side.frozen_shard(dtype) : side.frozen_copy(dtype), config, length));
+  loaded.model->load(golden.parameters("/teacher/parameters"));
+  loaded.fingerprint = fingerprint;
+  relaid.take(std::move(loaded), length);
+  then(rank, relaid);
+}
 
 /// Calls then(result, parameters) behind each step; the second reads all sequences but the first.
 template <class Then>

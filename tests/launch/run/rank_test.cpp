@@ -29,6 +29,20 @@ TEST(Rank, MakesItsGroupsFirstCollectivesAtTheStart) {
   });
 }
 
+/// Sums of the world, sums and parts of tp, and rows to where they are wanted.
+TEST(Rank, MakesFirstCollectivesOfATeachersLayoutToo) {
+  testing::run_ranks(2, [](RankWorld& world) {
+    const auto calls = [&] { return world.comm->engine().whereabouts().at.number; };
+    const auto calls_of = [&](const core::MemoryPtr& memory) {
+      const Rank rank(world.comm, "dp2", 1, false, memory);
+      const std::int64_t before = calls();
+      const Rank side(rank, "tp2", parallel::ExpertExchange::Auto);
+      return calls() - before;
+    };
+    EXPECT_EQ(calls_of(core::Memory::hidden_cpu(1)) - calls_of(core::Memory::cpu(1)), 2 + 4 + 1);
+  });
+}
+
 TEST(StopIsAgreed, NumbersBecomeTheGreatestOfAnyRank) {
   testing::run_ranks(3, [](RankWorld& world) {
     Rank rank(world.comm, "dp3", 1);

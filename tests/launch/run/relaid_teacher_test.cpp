@@ -3,41 +3,26 @@
 
 #include <gmock/gmock.h>
 
-#include "launch/run/teacher_service.h"
+#include <cmath>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
 #include "tests/support/matched_steps.h"
 #include "tests/support/tensors.h"
+#include "tests/support/wrapped_comm.h"
 
 namespace limbeck {
 namespace {
 
-using core::DType;
 using testing::GoldenModel;
-
-constexpr const char* fingerprint = "00112233aabbccdd";
 
 /// Calls then(rank, teacher) on each rank of a student's layout, of which the last stage's have the head.
 template <class Then>
 void with_relaid_teacher(int ranks, const char* student, const char* teacher, bool is_sharded, const Then& then) {
   testing::run_ranks(ranks, [&](testing::RankWorld& world) {
-    const GoldenModel golden("matching.h5");
-    const nn::ModelConfig config = golden.config("/teacher");
-    const std::int64_t length = golden.samples().sequence_length;
-    launch::Rank rank(world.comm, student, 1), side(rank, teacher, parallel::ExpertExchange::Auto);
-    launch::RelaidTeacher relaid(
-        rank, side, {.width = config.width, .hidden = DType::F64, .stream = DType::F64, .fingerprint = fingerprint});
-    if (rank.is_last_stage()) {
-      nn::Transformer beside(config, rank.frozen_copy(DType::F64));
-      beside.load(golden.parameters("/teacher/parameters"));
-      relaid.keep_head(beside.head().value, beside.head_bias().value);
-    }
-    launch::LoadedTeacher loaded;
-    loaded.model = std::make_unique<nn::Transformer>(
-        config,
-        launch::on_stage(side, is_sharded ? side.frozen_shard(DType::F64) : side.frozen_copy(DType::F64), config, length));
-    loaded.model->load(golden.parameters("/teacher/parameters"));
-    loaded.fingerprint = fingerprint;
-    relaid.take(std::move(loaded), length);
-    then(rank, relaid);
+    testing::with_relaid_teacher(world.comm, student, teacher, is_sharded, then);
   });
 }
 
@@ -78,6 +63,88 @@ TEST(RelaidTeacher, AnswersTheLastStage) {
       const std::vector<double> all = testing::values_of(sum), mine = testing::values_of(answer.hidden);
       for (std::size_t i = 0; i < all.size(); ++i) ASSERT_EQ(all[i], 2 * mine[i]) << i;
     }
+  });
+}
+
+/// Counts the streams that are let go of, and notes the count whenever rows are given.
+class StreamsComm final : public testing::WrappedComm {
+ public:
+  struct Seen {
+    int let_go = 0;
+    std::vector<int> at_gives = {};
+  };
+
+  StreamsComm(World group, std::shared_ptr<Seen> seen) : WrappedComm(std::move(group)), seen_(std::move(seen)) {}
+
+  CommHandle send_async(Tensor x, int to) override {
+    return CommHandle(std::make_shared<Sent>(WrappedComm::send_async(std::move(x), to), seen_));
+  }
+  CommHandle all_to_all_v_async(Tensor send, std::span<const std::int64_t> send_rows, Tensor receive,
+                                std::span<const std::int64_t> receive_rows) override {
+    if (name() == "teacher") seen_->at_gives.push_back(seen_->let_go);
+    return WrappedComm::all_to_all_v_async(std::move(send), send_rows, std::move(receive), receive_rows);
+  }
+
+ private:
+  class Sent final : public CommHandle::Pending {
+   public:
+    Sent(CommHandle handle, std::shared_ptr<Seen> seen) : handle_(std::move(handle)), seen_(std::move(seen)) {}
+    Sent(const Sent&) = delete;
+    Sent& operator=(const Sent&) = delete;
+    ~Sent() override { ++seen_->let_go; }
+    void wait() override { handle_.wait(); }
+
+   private:
+    CommHandle handle_;
+    std::shared_ptr<Seen> seen_;
+  };
+
+  World around(World group) const override { return std::make_shared<StreamsComm>(std::move(group), seen_); }
+
+  std::shared_ptr<Seen> seen_;
+};
+
+// A GPU's kernels wait for a stream that is let go of until it is taken, and the next stage takes that of a pass behind
+// the rows of the pass before: so it is kept until those of its own are given.
+TEST(RelaidTeacher, KeepsStreamsUntilTheRowsOfTheirPassAreGiven) {
+  const launch::StepText text(GoldenModel("matching.h5").samples());
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    const auto seen = std::make_shared<StreamsComm::Seen>();
+    testing::with_relaid_teacher(std::make_shared<StreamsComm>(world.comm, seen), "dp2", "pp2", /*is_sharded=*/false,
+                                 [&](launch::Rank&, launch::RelaidTeacher& relaid) { relaid.read(text, 2); });
+    ASSERT_GE(seen->at_gives.size(), 3U);
+    for (std::size_t pass = 0; pass < seen->at_gives.size(); ++pass)
+      EXPECT_EQ(seen->at_gives[pass], world.rank == 0 ? static_cast<int>(pass) : 0) << pass;
+  });
+}
+
+// One rank reads what the student's two read in two passes of their size, or in more, so that stages wait less.
+TEST(RelaidTeacher, TakesNoPassTooManyWhereEachBringsItsLayers) {
+  with_relaid_teacher(2, "dp2", "pp2", false, [](launch::Rank&, launch::RelaidTeacher& relaid) {
+    EXPECT_EQ(relaid.num_passes(64, 1, /*is_brought=*/false), 4);
+    EXPECT_EQ(relaid.num_passes(64, 1, /*is_brought=*/true), 2);
+    EXPECT_EQ(relaid.num_passes(64, 3, /*is_brought=*/false), 6);
+    EXPECT_EQ(relaid.num_passes(64, 3, /*is_brought=*/true), 6);
+    EXPECT_EQ(relaid.num_passes(1, 3, /*is_brought=*/true), 1);
+  });
+}
+
+// The last stage's norm gives what is not finite; the student's passes, behind all of this, are numbered from 0.
+TEST(RelaidTeacher, IsWatchedBeforeTheStudent) {
+  const launch::StepText text(GoldenModel("matching.h5").samples());
+  with_relaid_teacher(2, "dp2", "pp2", false, [&](launch::Rank& rank, launch::RelaidTeacher& relaid) {
+    for (const core::Parameter* p : relaid.model()->parameters()) {
+      if (p->name != "norm.weight") continue;
+      core::Tensor values = p->value;
+      values.copy_from(testing::tensor<double>(
+          rank.memory(), values.shape(), std::vector<double>(static_cast<std::size_t>(values.numel()), std::nan(""))));
+    }
+    core::FiniteWatch watch;
+    relaid.read(text, 2, &watch);
+    ASSERT_EQ(watch.first().has_value(), !rank.is_first());
+    if (rank.is_first()) return;
+    EXPECT_EQ(watch.first()->pass, -5);  // of 3 passes through 2 stages: the first, in the second stage
+    EXPECT_THAT(watch.first()->what, ::testing::HasSubstr("in the teacher's pass 0"));
   });
 }
 

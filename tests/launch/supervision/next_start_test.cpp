@@ -268,6 +268,12 @@ TEST(FewerRanks, AreThoseThatTheLayoutCanHave) {
   ParallelConfig relaid = parallel("");  // both layouts have to fit
   relaid.teacher_layout = "pp3";
   EXPECT_EQ(fewer_ranks(relaid, 8, 1).ranks, 6);
+  relaid.teacher_layout = "dp4tp2";
+  const NextStart none = fewer_ranks(relaid, 8, 1);
+  EXPECT_FALSE(none.ranks);
+  EXPECT_THAT(none.why, HasSubstr("no parallel.teacher_layout dp4tp2 beside layout dp has fewer ranks than 8"));
+  relaid.layout = "tp8";  // of which there are no fewer either
+  EXPECT_THAT(fewer_ranks(relaid, 8, 1).why, HasSubstr("no layout tp8 has fewer ranks"));
 }
 
 }  // namespace

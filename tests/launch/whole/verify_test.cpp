@@ -90,6 +90,8 @@ TEST(Verify, BadInputIsOneLine) {
            {"--layouts xp2", "layout 'xp2': 'xp' at position 1 is no axis"},
            {"--layouts dp2+batch.micro_batch=2", "batch.micro_batch"},
            {"--layouts dp2 --ranks 3", "layout 'dp2': the world has 3 ranks, expected 2"},
+           {"--layouts dp3+teacher.source=nothing_there+parallel.teacher_layout=tp2",
+            "parallel.teacher_layout: layout 'tp2': the world has 3 ranks, expected a multiple of 2"},
            {"--layouts tp2 --precision bfloat16", "--precision"},
            {"--layouts tp2 --steps 0", "--steps"},
            {"--layouts tp2 --set train.device=CUDA", "train.device is CUDA, expected mpirun for it"},

@@ -403,6 +403,7 @@ inline void warm_up_case(WorldComm& world) {
             is_alone ? 0 : 2 + 2 + 1);  // the world's, dp's; rows
   EXPECT_EQ(calls_of([&] { parallel::warm_up(sequences, memory); }),
             is_alone ? 0 : 2 + 2 + 5);  // the world's, the data's; sums, rows and parts of cp
+  EXPECT_EQ(calls_of([&] { parallel::warm_up_rows(world, memory); }), is_alone ? 0 : 1);
   const Mesh data(borrow(world), parse_layout("dp" + size));
   const auto calls_of_buckets = [&](const MemoryPtr& where) {
     TestParameters parameters(data, where);

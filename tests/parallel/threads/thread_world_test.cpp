@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include <array>
 #include <barrier>
 #include <chrono>
 #include <thread>
@@ -130,6 +131,30 @@ TEST(ThreadWorld, MissedDeadlineNamesWhatIsExchanged) {
             "all_reduce(sum) of 8 float32 (gradients of norm.weight and 2 more) in group world at step 7: no end after "
             "0.2 s (parallel.deadline_s); rank 1 has not come: it is at step 7, its last operation was all_reduce(sum) "
             "of 4 float64 (losses of the step) in group world");
+}
+
+/// Each sends as many rows as it has for the others; that is its own, and the rest the same whoever says it.
+TEST(ThreadWorld, MissedDeadlineIsToldAlikeByAllWhoWait) {
+  const auto memory = core::Memory::cpu(1);
+  const auto messages = messages_of(3, 200ms, [&](RankWorld& world) {
+    if (world.rank == 2) return;
+    const std::int64_t rows = 3 + world.rank;
+    const Tensor x = Tensor::zeros(memory, DType::F32, {rows, 4});
+    const std::array<std::int64_t, 3> own = {world.rank == 0 ? rows : 0, world.rank == 1 ? rows : 0, 0};
+    CommHandle tokens;
+    {
+      const core::ExchangesOf experts("experts of layer", 5, "dispatch");
+      tokens = world.comm->all_to_all_v_async(x, own, x, own);
+    }
+    EXPECT_EQ(
+        world.comm->engine().whereabouts().at.operation,
+        fmt::format("all_to_all_v of rows of 4 float32, {} sent (experts of layer 5, dispatch) in group world", rows));
+    tokens.wait();
+  });
+  for (const int r : {0, 1})
+    EXPECT_THAT(messages[static_cast<std::size_t>(r)],
+                HasSubstr("all_to_all_v of rows of 4 float32 (experts of layer 5, dispatch) in group world at step 0: "
+                          "no end after 0.2 s (parallel.deadline_s); rank 2 has not come"));
 }
 
 /// Rank 0 waits for rank 1, which waits for rank 3: that one is named, by its number in the world.
