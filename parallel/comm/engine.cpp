@@ -20,7 +20,8 @@ using namespace std::chrono_literals;
 constexpr auto eager = 1ms;  // how long a waited-for operation is polled without a pause
 constexpr auto shortest_pause = 20us;
 constexpr auto longest_pause = 100us;
-constexpr auto idle_pause = 20ms;  // with nothing to do: how soon another rank's word is heard
+constexpr auto idle_pause = 20ms;    // with nothing to do: how soon another rank's word is heard
+constexpr int looks_a_deadline = 4;  // of a patient wait, for signs of life
 
 struct Failure {
   int origin;
@@ -55,12 +56,15 @@ struct Engine::State {
     if (!failure) failure = Failure{origin, message};
     has_failed = true;
   }
-  void miss(const std::string& what, const std::vector<Missing>& missing) {
+  void miss(const std::string& what, const std::string& who) {
     std::unique_lock lock(mutex);
     const std::string when = fmt::format("{} at step {}: no end after {} s (parallel.deadline_s)", what, step,
                                          static_cast<double>(deadline.count()) / 1000);
     lock.unlock();
-    world.stop(when + (missing.empty() ? std::string() : world.who_is_missing(missing)));
+    world.stop(when + who);
+  }
+  void miss(const std::string& what, const std::vector<Missing>& missing) {
+    miss(what, missing.empty() ? std::string() : world.who_is_missing(missing));
   }
   [[noreturn]] void throw_failure() const {
     if (failure->origin == rank) throw core::Error(failure->message);
@@ -91,7 +95,8 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     const auto since = Clock::now();
     std::unique_lock lock(state_->mutex);
     state_->work.notify_one();
-    state_->done.wait(lock, [&] { return is_done || state_->failure; });
+    const auto between = state_->deadline / looks_a_deadline + 1ms;
+    while (!state_->done.wait_for(lock, between, [&] { return is_done || state_->failure; })) look_for_life(lock);
     state_->tally.waited(axis_, Clock::now() - since);
     if (!is_done) state_->throw_failure();
   }
@@ -107,6 +112,17 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     const std::shared_ptr<Operation> late = operation;
     lock.unlock();
     state_->miss(describe(name), late ? late->waits_for() : std::vector<Missing>());
+    lock.lock();
+  }
+
+  /// Stops the world likewise, where some that it waits for have been silent for too long.
+  void look_for_life(std::unique_lock<std::mutex>& lock) {
+    std::shared_ptr<Operation> open = operation;
+    if (!open || !state_->world.who_is_silent) return;
+    lock.unlock();
+    if (const std::string who = state_->world.who_is_silent(open->waits_for()); !who.empty())
+      state_->miss(describe(name), who);
+    open.reset();
     lock.lock();
   }
 

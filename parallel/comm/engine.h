@@ -49,6 +49,9 @@ class Engine {
     std::function<void(const std::string&)> stop;
     /// The end of the message of a missed deadline: who holds up an operation that waits for these, as tell_missing.
     std::function<std::string(const std::vector<Missing>&)> who_is_missing;
+    /// Called a few times in each deadline of a patient wait: the same of those of these that have given no sign of
+    /// life for a whole deadline, upon which the wait has missed it; empty: none. Null: ranks are not lost singly.
+    std::function<std::string(const std::vector<Missing>&)> who_is_silent = {};
     /// Called by the communication thread, which then polls with a growing pause, also while it has nothing to do;
     /// without it the thread sleeps until notify().
     std::function<void()> poll = {};

@@ -148,8 +148,14 @@ struct MpiWorld::State {
   }
 
   std::string who_is_missing(const std::vector<Missing>& missing) {
+    const auto answers = roll_call->answers();
+    return tell_missing(missing, [&](int r) { return answers[static_cast<std::size_t>(r)]; });
+  }
+
+  std::string who_is_silent(std::vector<Missing> missing) {
+    std::erase_if(missing, [&](const Missing& m) { return roll_call->owes_for(m.rank) < options.deadline; });
     roll_call->ask();
-    return tell_missing(missing, [&](int r) { return roll_call->answer_of(r); });
+    return tell_missing(missing, [](int) { return std::optional<Whereabouts>(); });
   }
 
   /// Tells every rank, once, and fails here.
@@ -250,6 +256,7 @@ MpiWorld::MpiWorld(MpiOptions options) : state_(std::make_shared<State>(std::mov
       s.rank, s.options.deadline,
       Engine::World{.stop = [&s](const std::string& why) { s.stop(why); },
                     .who_is_missing = [&s](const auto& missing) { return s.who_is_missing(missing); },
+                    .who_is_silent = [&s](const auto& missing) { return s.who_is_silent(missing); },
                     .poll = s.size > 1 ? [&s] { s.hear(); } : std::function<void()>(),
                     .node_of = s.node_of});
   s.engine->start();

@@ -7,6 +7,8 @@
 namespace limbeck::parallel {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr auto patience = std::chrono::seconds(1);
 
 }  // namespace
@@ -14,7 +16,10 @@ constexpr auto patience = std::chrono::seconds(1);
 RollCall::RollCall(MPI_Comm comm, std::function<Whereabouts()> here) : comm_(comm), here_(std::move(here)) {
   MPI_Comm_rank(comm, &rank_);
   MPI_Comm_size(comm, &size_);
-  answers_.resize(static_cast<std::size_t>(size_));
+  const auto size = static_cast<std::size_t>(size_);
+  answering_.assign(size, MPI_REQUEST_NULL);
+  owes_since_.resize(size);
+  answers_.resize(size);
   listen();
 }
 
@@ -28,13 +33,9 @@ void RollCall::poll() {
     reply(status.MPI_SOURCE);
     listen();
   }
-  bool is_asked = false;
-  {
-    const std::scoped_lock lock(mutex_);
-    is_asked = is_asked_;
-  }
-  if (!is_asked) return;
-  if (answering_.empty()) send_questions();
+  const std::scoped_lock lock(mutex_);
+  if (num_open_ == 0) return;
+  send_questions();
   take_answers();
 }
 
@@ -47,10 +48,9 @@ void RollCall::reply(int to) {
 
 void RollCall::send_questions() {
   incoming_.resize(static_cast<std::size_t>(size_));
-  answering_.assign(static_cast<std::size_t>(size_), MPI_REQUEST_NULL);
   for (int r = 0; r < size_; ++r) {
-    if (r == rank_) continue;
     const auto at = static_cast<std::size_t>(r);
+    if (!owes_since_[at] || answering_[at] != MPI_REQUEST_NULL) continue;
     MPI_Irecv(&incoming_[at], sizeof(Answer), MPI_BYTE, r, tag_answer, comm_, &answering_[at]);
     MPI_Request request = MPI_REQUEST_NULL;
     MPI_Isend(&question_, 1, MPI_BYTE, r, tag_question, comm_, &request);
@@ -64,23 +64,41 @@ void RollCall::take_answers() {
     if (answering_[r] == MPI_REQUEST_NULL) continue;
     MPI_Test(&answering_[r], &has_come, MPI_STATUS_IGNORE);
     if (has_come == 0) continue;
-    const std::scoped_lock lock(mutex_);
     answers_[r] = from_wire(incoming_[r]);
+    owes_since_[r].reset();
     if (--num_open_ == 0) all_answered_.notify_all();
   }
 }
 
-void RollCall::ask() {
-  std::unique_lock lock(mutex_);
-  if (!is_asked_) num_open_ = size_ - 1;
-  is_asked_ = true;
-  all_answered_.wait_for(lock, patience, [&] { return num_open_ == 0; });
+void RollCall::ask_those_that_answered() {
+  for (int r = 0; r < size_; ++r) {
+    const auto at = static_cast<std::size_t>(r);
+    if (r == rank_ || owes_since_[at]) continue;
+    owes_since_[at] = Clock::now();
+    answers_[at].reset();
+    ++num_open_;
+  }
 }
 
-std::optional<Whereabouts> RollCall::answer_of(int rank) const {
-  if (rank == rank_) return here_();
+void RollCall::ask() {
   const std::scoped_lock lock(mutex_);
-  return answers_[static_cast<std::size_t>(rank)];
+  ask_those_that_answered();
+}
+
+std::vector<std::optional<Whereabouts>> RollCall::answers() {
+  std::unique_lock lock(mutex_);
+  ask_those_that_answered();
+  all_answered_.wait_for(lock, patience, [&] { return num_open_ == 0; });
+  std::vector<std::optional<Whereabouts>> answers = answers_;
+  lock.unlock();
+  answers[static_cast<std::size_t>(rank_)] = here_();
+  return answers;
+}
+
+Clock::duration RollCall::owes_for(int rank) const {
+  const std::scoped_lock lock(mutex_);
+  const auto& since = owes_since_[static_cast<std::size_t>(rank)];
+  return since ? Clock::now() - *since : Clock::duration::zero();
 }
 
 void RollCall::close() {

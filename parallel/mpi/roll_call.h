@@ -1,15 +1,17 @@
 // "Where are you?", asked of every rank and answered by their communication threads, also while they compute. A rank
 // that is stopped does not answer; what the others heard of it last is in their answers.
 //
-//     RollCall call(control, rank, size, [&] { return engine.whereabouts(); });
-//     call.poll();                       // the communication thread, in every round
-//     call.ask();                        // another thread: returns when all have answered, or after a second
-//     call.answer_of(3);
+//     RollCall call(control, [&] { return engine.whereabouts(); });
+//     call.poll();                                   // the communication thread, in every round
+//     const auto answers = call.answers();           // another thread: when all have answered, or after a second
+//     call.ask();                                    // or without waiting, now and then,
+//     if (call.owes_for(3) > deadline) ...           // to see who is silent
 #pragma once
 
 #include <mpi.h>
 
 #include <array>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -29,9 +31,15 @@ class RollCall {
   RollCall(MPI_Comm comm, std::function<Whereabouts()> here);
   /// Of the communication thread.
   void poll();
-  /// Of any other thread. Whoever asks later waits for the same answers.
+
+  // Of any other thread.
+  /// Asks every rank that does not owe an answer already.
   void ask();
-  std::optional<Whereabouts> answer_of(int rank) const;
+  /// Asks likewise; by rank what all say, this one too, or within a second have said.
+  std::vector<std::optional<Whereabouts>> answers();
+  /// How long a rank has not answered what it was asked; zero: it has.
+  std::chrono::steady_clock::duration owes_for(int rank) const;
+
   /// Before MPI is finalised, when the communication thread has ended.
   void close();
 
@@ -54,6 +62,8 @@ class RollCall {
   static Whereabouts from_wire(const Answer& answer);
   void listen();
   void reply(int to);
+  // With the lock:
+  void ask_those_that_answered();
   void send_questions();
   void take_answers();
 
@@ -62,15 +72,16 @@ class RollCall {
   std::function<Whereabouts()> here_;
   char question_ = 0;
   MPI_Request listening_ = MPI_REQUEST_NULL;
-  std::map<int, Answer> replies_;  // by asker; a rank asks once
-  std::vector<Answer> incoming_;   // by rank
+  std::map<int, Answer> replies_;  // by asker; who asks again has had the one before
+  std::vector<Answer> incoming_;   // by rank; none before the first question
   std::vector<MPI_Request> answering_;
 
   mutable std::mutex mutex_;
   std::condition_variable all_answered_;
-  bool is_asked_ = false;
-  int num_open_ = 0;
+  // By rank: since when it owes an answer, and what it said last, if it does not.
+  std::vector<std::optional<std::chrono::steady_clock::time_point>> owes_since_;
   std::vector<std::optional<Whereabouts>> answers_;
+  int num_open_ = 0;  // that owe one
 };
 
 }  // namespace limbeck::parallel

@@ -16,11 +16,13 @@ int main(int argc, char** argv) {
   using namespace limbeck;
   using limbeck::testing::the_world;
   ::testing::InitGoogleTest(&argc, argv);
-  // --short: a deadline to be missed. --apart: what is otherwise for large sums and for ranks of several nodes.
+  // --short, --shorter: a deadline to be missed. --apart: what is otherwise for large sums and for ranks of several
+  // nodes.
   // --copied: as where no process may read another's memory.
   parallel::MpiOptions options{.deadline = std::chrono::seconds(60)};
   for (const std::string_view argument : std::span(argv, static_cast<std::size_t>(argc))) {
     if (argument == "--short") options.deadline = std::chrono::seconds(2);
+    if (argument == "--shorter") options.deadline = std::chrono::milliseconds(500);
     if (argument == "--apart") options = {.deadline = options.deadline, .largest_piece = 1000, .shares_memory = false};
     if (argument == "--copied") options.reads_directly = false;
   }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <future>
+#include <vector>
 
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
@@ -16,18 +17,18 @@ using ::testing::ContainsRegex;
 using testing::Outcome;
 using testing::RunFolder;
 
-/// Trains on two ranks, the second of which may have variables of its own, and once run/ has three lines of metrics
-/// does `then`, in which $(cat pid.1) is the second rank's process, $(cat pid.0) the first's. The last line says how
-/// long that took to the end.
-Outcome train_and(const RunFolder& folder, const std::string& options, const std::string& then,
-                  const std::string& of_second = "") {
+/// Runs the command on two ranks, the second of which may have variables of its own, and once run/ has three lines of
+/// metrics does `then`, in which $(cat pid.1) is the second rank's process, $(cat pid.0) the first's. The last line
+/// says how long that took to the end.
+Outcome run_and(const RunFolder& folder, const std::string& arguments, const std::string& then,
+                const std::string& of_second = "") {
   const std::string program = testing::program().string();
   std::string command = folder.command("", 2);  // "cd FOLDER && ... mpirun ... -n 2 limbeck "
   command.resize(command.rfind(program));
   folder.write("rank.sh", fmt::format("echo $$ >pid.$OMPI_COMM_WORLD_RANK\n"
                                       "[ $OMPI_COMM_WORLD_RANK = 0 ] || export IS_SECOND=1 {}\n"
-                                      "exec {} train tiny.textproto --out run --quiet {}\n",
-                                      of_second, program, options));
+                                      "exec {} {} --out run --quiet\n",
+                                      of_second, program, arguments));
   const std::size_t at = command.find("&& ");
   return testing::run_shell(
       fmt::format("{}; {}sh rank.sh & p=$!; {}; "
@@ -36,7 +37,7 @@ Outcome train_and(const RunFolder& folder, const std::string& options, const std
 }
 
 const std::string endless =
-    "--set train.steps=1000000 --set train.checkpoint_every_steps=0 --set parallel.deadline_s=3";
+    "tiny.textproto --set train.steps=1000000 --set train.checkpoint_every_steps=0 --set parallel.deadline_s=3";
 
 /// That it failed within half a minute, and what its error says.
 std::string error_of(const Outcome& outcome) {
@@ -53,41 +54,56 @@ std::string error_of(const Outcome& outcome) {
 
 TEST(Hangs, ARankThatDiesEndsTheJob) {
   const RunFolder folder("hang_killed");
-  error_of(train_and(folder, endless, "kill -KILL $(cat pid.1)"));  // mpirun says it
+  error_of(run_and(folder, "train " + endless, "kill -KILL $(cat pid.1)"));  // mpirun says it
 }
 
 /// How a message names what a rank waits in: operation, elements, what they are, axis.
 const std::string exchange =
     "(all_reduce\\((sum|max)\\)|all_gather) of [0-9]+ [a-z]+[0-9]+ \\([a-z][^()]+\\) in group (world|data|e?dp)[a-z ]*";
-const std::string missed = exchange + " at step [0-9]+: no end after 3 s \\(parallel\\.deadline_s\\); ";
+const std::string missed = " at step [0-9]+: no end after 3 s \\(parallel\\.deadline_s\\); ";
 
-/// The first rank, which prints and writes metrics, or the second; both jobs at once, for they mostly wait.
+/// That a job ends so whose rank is stopped, while another waits in `waits` and has last heard of it in `heard`.
+void expect_stopped_is_named(const RunFolder& folder, const std::string& arguments, int rank, const std::string& waits,
+                             const std::string& heard) {
+  const Outcome outcome = run_and(folder, arguments, fmt::format("kill -STOP $(cat pid.{})", rank));
+  EXPECT_THAT(error_of(outcome), ContainsRegex(waits + missed +
+                                               fmt::format("rank {} has not come and does not answer: last heard of "
+                                                           "at step [0-9]+, in {}",
+                                                           rank, heard)));
+}
+
+/// The first rank, which prints and writes metrics, or the second; or the student's, of which the teacher's rank takes
+/// questions whenever they come. All jobs at once, for they mostly wait.
 TEST(Hangs, ARankThatIsStoppedIsNamed) {
-  const std::array<RunFolder, 2> folders = {RunFolder("hang_stopped_0"), RunFolder("hang_stopped_1")};
-  std::array<std::future<Outcome>, 2> outcomes;
-  for (const std::size_t rank : {0U, 1U})
-    outcomes[rank] = std::async(std::launch::async, [&folder = folders[rank], rank] {
-      return train_and(folder, endless, fmt::format("kill -STOP $(cat pid.{})", rank));
-    });
-  for (const std::size_t rank : {0U, 1U})
-    EXPECT_THAT(error_of(outcomes[rank].get()),
-                ContainsRegex(missed + fmt::format("rank {} has not come and does not answer: last heard of at step "
-                                                   "[0-9]+, in {}",
-                                                   rank, exchange)));
+  const std::array<RunFolder, 3> folders = {RunFolder("hang_stopped_0"), RunFolder("hang_stopped_1"),
+                                            RunFolder("hang_stopped_student")};
+  std::vector<std::future<void>> jobs;
+  for (const int rank : {0, 1})
+    jobs.push_back(std::async(std::launch::async, [&folder = folders[static_cast<std::size_t>(rank)], rank] {
+      expect_stopped_is_named(folder, "train " + endless, rank, exchange, exchange);
+    }));
+  folders[2].succeed("train tiny.textproto --out teacher --steps 1");
+  expect_stopped_is_named(
+      folders[2], "distill " + endless + " --set teacher.source=teacher --set parallel.teacher_ranks=1", 0,
+      "rank 1: (receive|send) of [0-9]+ [a-z]+[0-9]+ \\((question to|answer of) the teacher\\) in group world",
+      "send of [0-9]+ int[0-9]+ \\(question to the teacher\\) in group world");
+  for (std::future<void>& job : jobs) job.get();
 }
 
 TEST(Hangs, ARankThatSleepsIsNamed) {
   const RunFolder folder("hang_sleeps");
-  EXPECT_THAT(error_of(train_and(folder, endless, "touch asleep",
-                                 testing::slow_calls() + " SLEEP_AT=/proc/self/status SLEEP_IF=asleep")),
-              ContainsRegex(missed + "rank 1 has not come: it is at step [0-9]+, its last operation was " + exchange));
+  EXPECT_THAT(error_of(run_and(folder, "train " + endless, "touch asleep",
+                               testing::slow_calls() + " SLEEP_AT=/proc/self/status SLEEP_IF=asleep")),
+              ContainsRegex(exchange + missed + "rank 1 has not come: it is at step [0-9]+, its last operation was " +
+                            exchange));
 }
 
 TEST(Hangs, ASlowDiskIsNone) {
   const RunFolder folder("slow_disk");
-  const Outcome outcome =
-      train_and(folder, "--set train.steps=4 --set train.checkpoint_every_steps=2 --set parallel.deadline_s=2", "true",
-                testing::slow_calls() + " SLOW_FSYNC_MS=3000");
+  const Outcome outcome = run_and(
+      folder,
+      "train tiny.textproto --set train.steps=4 --set train.checkpoint_every_steps=2 --set parallel.deadline_s=2",
+      "true", testing::slow_calls() + " SLOW_FSYNC_MS=3000");
   EXPECT_EQ(outcome.code, 0) << outcome.output;
   EXPECT_EQ(folder.metrics("run").size(), 4U);
   // The third step did not wait for the disk, which takes longer.

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "core/exchanges_of.h"
+#include "parallel/comm/engine.h"
 #include "parallel/mpi/mpi_world.h"
 #include "tests/mpi_main/mpi_test.h"
 #include "tests/parallel/axes/mesh_cases.h"
@@ -107,6 +108,16 @@ TEST(Stops, DISABLED_Late) {
       [] { the_world()->barrier(); });
 }
 
+/// Stops this process.
+void stop_for(std::chrono::seconds time) {
+  if (::fork() == 0) {  // wakes it up in the end
+    std::this_thread::sleep_for(time);
+    ::kill(::getppid(), SIGCONT);
+    std::_Exit(0);
+  }
+  ::raise(SIGSTOP);
+}
+
 /// One that is stopped cannot be asked; the others tell what they heard of it.
 TEST(Stops, DISABLED_Stopped) {
   const auto memory = Memory::cpu(1);
@@ -117,21 +128,31 @@ TEST(Stops, DISABLED_Stopped) {
     const core::ExchangesOf scope("gradients of", core::name_of_many("norm.weight", 2));
     row->all_reduce(Tensor::zeros(memory, DType::F32, {8}), Reduce::Sum);
   }
-  if (the_world()->rank() == 3) {
-    if (::fork() == 0) {  // wakes it up in the end
-      std::this_thread::sleep_for(std::chrono::seconds(6));
-      ::kill(::getppid(), SIGCONT);
-      std::_Exit(0);
-    }
-    ::raise(SIGSTOP);
-    return;
-  }
+  if (the_world()->rank() == 3) return stop_for(std::chrono::seconds(6));
   if (the_world()->rank() == 2) return std::this_thread::sleep_for(std::chrono::seconds(6));
   // Rank 0 waits for rank 1, and that one for rank 3.
   expect_heard(
       "in group (row|column) at step 7: no end after 2 s .*; rank 3 has not come and does not answer: last heard of at "
       "step 7, in all_reduce.sum. of 8 float32 .gradients of norm.weight and 1 more. in group row$",
       [&] { the_world()->rank() == 0 ? column->barrier() : row->barrier(); });
+}
+
+/// A patient wait lasts as long as the others are at work, and a deadline longer than they are alive.
+TEST(Stops, DISABLED_Patient) {
+  using Clock = std::chrono::steady_clock;
+  const bool is_late = the_world()->rank() == 1;
+  const auto deadline = the_world()->engine().deadline();
+  the_world()->note_step(7);
+  const auto since = Clock::now();
+  while (is_late && Clock::now() - since < 2 * deadline) {
+  }
+  the_world()->barrier_async().wait_patiently();
+  EXPECT_GE(Clock::now() - since, deadline);
+  if (is_late) return stop_for(std::chrono::seconds(2));
+  expect_heard(
+      "^barrier in group world at step 7: no end after 0.5 s .parallel.deadline_s.; rank 1 has not come and does not "
+      "answer: last heard of at step 7, in barrier in group world$",
+      [] { the_world()->barrier_async().wait_patiently(); });
 }
 
 /// In the midst of what goes through memory the others know for whom they wait.
