@@ -15,9 +15,10 @@ namespace limbeck::launch {
 namespace {
 
 /// Bytes of the tensors that one layer makes of a sequence of so many tokens. In a first pass what later ones find is
-/// made too; the second is what counts.
+/// made too; the second is what counts. Weights are not packed, as they are by a CPU when they are used often: what is
+/// done once is of no pass.
 PassParts given_of(const RunConfig& config, const nn::ModelConfig& alone, std::int64_t num_tokens) {
-  const core::MemoryPtr memory = core::Memory::imagined({});
+  const core::MemoryPtr memory = core::Memory::imagined({.has_queue = true});
   nn::ModelOptions options = with_precision({.memory = memory}, config.precision);
   options.with_embedding = options.with_head = false;
   const nn::Transformer layer(alone, options);

@@ -131,6 +131,10 @@ void RelaidTeacher::give(const GivenRows& given, const Reading& reading, std::in
   const core::ExchangesOf scope(core::of_teacher(core::Subject("pass", pass, "hidden states")));
   const int last = of_teacher_.back().stage;
   for (int stage = 0; stage <= last; ++stage) {
+    const bool gives = stage == last || std::ranges::any_of(rooms.layers, [&](const auto& of_layer) {
+                         return layers_of_stages_->stage_of(of_layer.first) == stage;
+                       });
+    if (!gives) continue;
     const Exchange ways = exchange_of(stage, reading, pass);
     for (const auto& [layer, of_layer] : rooms.layers) {
       if (layers_of_stages_->stage_of(layer) != stage) continue;
@@ -153,8 +157,10 @@ std::vector<RelaidTeacher::Answer> RelaidTeacher::read(const StepText& text, std
   // A stage runs as many passes further as stages lie behind it before it waits for what the last one gives of a pass:
   // so all are at work, and none is further ahead than that. A pass's stream to the next stage is kept until its own
   // rows are given: kernels that waited for that of a later pass, which the next stage takes behind these rows, would
-  // not come to them.
-  const std::int64_t ahead = of_teacher_.back().stage - side_.mesh().pp().rank();
+  // not come to them. GPUs run all passes before any rows are given, so that all ranks begin streams and exchanges in one
+  // order, as NCCL has to have them.
+  const std::int64_t ahead =
+      side_.memory()->has_queue() ? reading.passes : of_teacher_.back().stage - side_.mesh().pp().rank();
   std::deque<GivenRows> given;
   std::int64_t next = 0;
   const auto give_next = [&] {

@@ -25,7 +25,7 @@ struct StagePasses {
 };
 
 /// FLOP of products that take as long as a byte that other kernels read or write. Usual numbers, of no machine in
-/// particular, so that a run has one schedule wherever it goes on: of CPUs what was measured of two
+/// particular, so that a run has one schedule on all CPUs, or GPUs, over as many ranks: of CPUs what was measured of two
 /// (docs/plan.md), of GPUs those of examples/clusters/h100_node.textproto.
 double flops_a_byte(core::DType compute, bool on_gpu);
 

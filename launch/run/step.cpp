@@ -110,6 +110,7 @@ class StepRun {
       else if (action.kind != ActionKind::WeightGradient)
         backward(action);
       if (action.kind == ActionKind::Forward || action.kind == ActionKind::InputGradient) continue;
+      const core::ExchangesOf scope("micro-batch", action.micro_batch, "backward");
       under_way_.at(of(action))->run_weight_parts();
       under_way_.erase(of(action));
     }

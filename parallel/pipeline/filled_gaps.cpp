@@ -40,7 +40,7 @@ class Walk {
       : schedule_(schedule),
         costs_(costs),
         taste_(taste),
-        most_held_(std::ranges::max(peak_activations(schedule))),
+        most_held_(peak_activations(schedule)),
         ranks_(schedule.stages.size()) {
     for (auto& ends : ends_) ends.resize(index_of(schedule.num_virtual_stages() * schedule.num_micro_batches), never);
     for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
@@ -117,7 +117,7 @@ class Walk {
 
   Choice choose(int rank, double now) {
     const OneRank& own = ranks_[index_of(rank)];
-    const bool has_room = own.held() < most_held_, is_filled = own.under_way() >= own.most_under_way,
+    const bool has_room = own.held() < most_held_[index_of(rank)], is_filled = own.under_way() >= own.most_under_way,
                may_forward = has_room && !(taste_.fills_first && is_filled);
     const double forward = ready(rank, Forwards), input = ready(rank, Inputs), weights = ready(rank, Weights);
     const bool forwards = forward <= now && may_forward, inputs = input <= now;
@@ -164,7 +164,7 @@ class Walk {
   const PipelineSchedule& schedule_;
   const PipelineCosts& costs_;
   const Taste& taste_;
-  int most_held_;
+  std::vector<int> most_held_;  // by rank, in the schedule
   std::vector<OneRank> ranks_;
   std::array<std::vector<double>, 2> ends_;  // of forwards and of inputs' gradients; never: not begun
   std::set<std::pair<double, int>> free_;    // ranks, by when they decide
