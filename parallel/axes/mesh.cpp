@@ -74,8 +74,8 @@ std::string text_of(const Layout& layout, int num_ranks) {
   return text.empty() ? fmt::format("dp{}", num_ranks) : text;
 }
 
-/// The layouts that fit and differ from this one in the size of one axis, by as little as possible: "dp2ep2, tp2"; where
-/// there are none, a few that differ in two, and dp alone.
+/// The layouts that fit and differ from this one in the size of one axis, by as little as possible: "dp2ep2, tp2";
+/// where there are none, a few that differ in two, and dp alone.
 std::string nearest(const Layout& layout, int num_ranks) {
   std::vector<int> sizes;  // each axis of one that fits divides the world
   for (int size = 1; size <= num_ranks; ++size)

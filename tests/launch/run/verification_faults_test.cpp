@@ -1,6 +1,6 @@
 // `limbeck verify` sees a collective that is wrong, whichever file of parallel/axes makes it, between stages, and from
-// a teacher on ranks or in a layout of its own, and names a parameter that it spoils, but where it is of the loss alone.
-// A rank that comes late changes nothing.
+// a teacher on ranks or in a layout of its own, and names a parameter that it spoils, but where it is of the loss
+// alone. A rank that comes late changes nothing.
 #include <gmock/gmock.h>
 
 #include <array>
@@ -198,8 +198,8 @@ TEST_F(VerificationFaults, ExchangesOfCutSequencesAreSeen) {
   expect_caught("cp2tp2", {"cp", Op::None, Kind::WrongGroup}, any);
 }
 
-// core/ops/sequence_runs.cpp, state_scan.cpp: what runs of sequences leave to the next, a filter's last tokens [R,C] and
-// a scan's states [R,H,P N + 1], and their gradients.
+// core/ops/sequence_runs.cpp, state_scan.cpp: what runs of sequences leave to the next, a filter's last tokens
+// [R (K - 1),C] and a scan's states [R,H,P N + 1], and their gradients.
 TEST_F(VerificationFaults, WhatRunsOfSequencesLeaveIsSeen) {
   model_ = {"model.mamba.num_heads=4", "model.mamba.head_width=16", "model.mamba.state_width=8",
             "model.mamba.attention_layers=[1]"};
