@@ -62,7 +62,8 @@ class Verifier {
     const VerifiedSteps reference = make_reference(config);
     result.num_steps = std::ssize(reference.steps);
     result.num_tokens = reference.num_tokens;
-    if (is_auto) items = covering_layouts(*ranks_, config, reference.model);
+    if (is_auto)
+      items = covering_layouts(*ranks_, config, reference.model, [&](const LayoutItem& item) { return may_be(item); });
     for (const LayoutItem& item : items) {
       result.layouts.push_back(verified(item, reference));
       const VerifiedLayout& layout = result.layouts.back();
@@ -88,6 +89,16 @@ class Verifier {
       core::fail_usage("verify: train.device is CUDA, expected mpirun for it: ranks that are threads are of a CPU");
     config.train.device = DeviceKind::Cpu;
     return config;
+  }
+
+  /// Whether the config has nothing against an item's fields.
+  bool may_be(const LayoutItem& item) const {
+    try {
+      config_of(item);
+      return true;
+    } catch (const core::UsageError&) {
+      return false;
+    }
   }
 
   /// Every process makes it, with the same bits; the first of them first, for it may tokenize the text.

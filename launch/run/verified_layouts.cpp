@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <initializer_list>
+#include <iterator>
 
 #include "core/error.h"
 #include "launch/run/cut_sequences.h"
@@ -66,7 +68,9 @@ class Candidates {
   }
   bool has_stages() const { return has_stages_ && num_ranks_ > 1; }
   bool fits(const Layout& layout) const {
-    return parallel::world_fault(layout, num_ranks_).empty() && layout.pp <= model_.num_layers && shares(layout);
+    const bool has_heads = model_.mamba.num_heads == 0 || layout.tp <= model_.mamba.most_parts();
+    return parallel::world_fault(layout, num_ranks_).empty() && layout.pp <= model_.num_layers && has_heads &&
+           shares(layout);
   }
   /// Whether each rank has as many experts.
   bool is_even(const Layout& layout) const { return model_.moe.num_experts % std::max(layout.ep, 1) == 0; }
@@ -102,9 +106,18 @@ class Candidates {
   bool cuts_sequences_, has_stages_;
 };
 
+constexpr LayoutAxis tp_axis{"tp", &Layout::tp}, ep_axis{"ep", &Layout::ep};
+
+/// A teacher that steps ask beside the student, by its layout.
+bool runs_beside(const RunConfig& config) {
+  return config.teacher && !config.teacher->source.empty() && config.parallel.teacher_ranks == 0 &&
+         config.parallel.teacher_layout.empty();
+}
+
 }  // namespace
 
-std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model) {
+std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model,
+                                         const std::function<bool(const LayoutItem&)>& may_be) {
   const int ranks = std::max(1, num_ranks - static_cast<int>(config.parallel.teacher_ranks)),
             size = smallest_factor(ranks);
   // What a config says of its stages is not of these layouts, which have their own.
@@ -139,21 +152,44 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
 
   std::vector<LayoutItem> items;
   for (const std::string& layout : layouts) items.push_back(parse_layout_item(layout));
-  for (const std::string& layout : layouts)
-    if (parallel::parse_layout(layout).tp > 1 && !config.parallel.sequence_parallel)
-      items.push_back(parse_layout_item(layout + "+parallel.sequence_parallel=true"));
-  const bool has_batches = config.moe_loss.balance_scope != nn::BalanceScope::GlobalBatch;
+  // With those of the fields that the config allows, where there are any; "" is none.
+  const auto add_with = [&](const std::string& layout, std::initializer_list<std::string> fields) {
+    std::string text = layout;
+    for (const std::string& field : fields)
+      if (!field.empty() && may_be(parse_layout_item(fmt::format("{}+{}", text, field)))) text += "+" + field;
+    if (text != layout) items.push_back(parse_layout_item(text));
+  };
+  std::vector<std::string> with_tp;
+  std::ranges::copy_if(layouts, std::back_inserter(with_tp),
+                       [](const std::string& layout) { return parallel::parse_layout(layout).tp > 1; });
+  if (!config.parallel.sequence_parallel)
+    for (const std::string& layout : with_tp)
+      add_with(layout, {"parallel.sequence_parallel=true",
+                        with_tp.size() > 1 && layout == with_tp.back() ? "parallel.tensor_chunks=2" : ""});
   if (const std::string stages = fmt::format("pp{}", size);
       can.has_stages() && can.fits(parallel::parse_layout(stages))) {
-    const std::string batches = has_batches ? "+batch.micro_batches=4" : "";
-    items.push_back(parse_layout_item(stages + batches + "+parallel.schedule=ZERO_BUBBLE"));
+    add_with(stages, {"batch.micro_batches=4", "parallel.schedule=ZERO_BUBBLE"});
     if (2 * size <= model.num_layers)
-      items.push_back(parse_layout_item(stages + batches + "+parallel.schedule=INTERLEAVED+parallel.chunks=2"));
+      add_with(stages, {"batch.micro_batches=4", "parallel.schedule=INTERLEAVED+parallel.chunks=2"});
   }
-  if (has_batches) items.push_back(parse_layout_item(layouts.front() + "+batch.micro_batches=3"));
-  if (ranks > 1 && config.parallel.shard == Shard::Nothing)
-    items.push_back(parse_layout_item(layouts.front() + "+parallel.shard=PARAMETERS"));
-  if (!config.train.recompute) items.push_back(parse_layout_item(layouts.back() + "+train.recompute=true"));
+  const std::string& first = layouts.front();
+  add_with(first, {"batch.micro_batches=3", ranks > 1 ? "parallel.shard=OPTIMIZER" : ""});
+  if (ranks > 1) {
+    const bool has_groups = size < ranks && config.parallel.shard_ranks == 0;
+    add_with(first,
+             {"parallel.shard=GRADIENTS", has_groups ? fmt::format("parallel.shard_ranks={}", size) : std::string()});
+    add_with(first, {"parallel.shard=PARAMETERS"});
+  }
+  // A teacher whose ranks have whole tensors rounds as on one rank: its routing, which is not replayed, is the same.
+  if (const std::string cut = can.alone(tp_axis); !cut.empty())
+    add_with(cut, {"parallel.tensor_chunks=2",
+                   runs_beside(config) ? fmt::format("parallel.teacher_layout=dp{}", ranks) : std::string()});
+  const std::string even = can.alone(ep_axis, true), experts = even.empty() ? can.alone(ep_axis) : even;
+  if (can.has(ep_axis) && !experts.empty()) {
+    add_with(experts, {"parallel.expert_exchange=TWO_LEVEL", "parallel.expert_chunks=2"});
+    add_with(experts, {"parallel.expert_replicas=1", "parallel.deal_experts_every_steps=1"});
+  }
+  if (!config.train.recompute) add_with(layouts.back(), {"train.recompute=true"});
   for (LayoutItem& item : items)
     item.sets.insert(item.sets.begin(), {"parallel.stages=[]", "parallel.chunks=1", "parallel.schedule=ONE_F_ONE_B"});
   return items;

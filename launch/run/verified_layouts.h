@@ -4,6 +4,7 @@
 //     config = load_given_config(files, settings_of(sets, item));
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -30,8 +31,11 @@ int ranks_of(const RunConfig& config);
 
 /// Layouts of `num_ranks` ranks of `config` (some of which may be the teacher's) that have every axis alone (ep also as
 /// large as divides the experts), every two together, and all, but for those that parallel.shard_ranks refuses
-/// (parallel/axes/check_sharding.h); and beside them what else divides a step: sequence parallelism, a pipeline's
-/// schedules, micro-batches, shared parameters, recompute.
-std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model);
+/// (parallel/axes/check_sharding.h); and beside them what else divides a step: sequence parallelism, chunks of tokens,
+/// a pipeline's schedules, micro-batches, each kind of `shard` and groups of sharers, exchanges, copies and another
+/// order of experts, a teacher in another layout, recompute; several of them in one item, and none for which `may_be`
+/// says of the item that the config refuses it.
+std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model,
+                                         const std::function<bool(const LayoutItem&)>& may_be);
 
 }  // namespace limbeck::launch

@@ -1,6 +1,6 @@
 // `limbeck verify` sees a collective that is wrong, whichever file of parallel/axes makes it, between stages, and from
-// a teacher on ranks of its own, and names a parameter that it spoils, but where it is of the loss alone. A rank that
-// comes late changes nothing.
+// a teacher on ranks or in a layout of its own, and names a parameter that it spoils, but where it is of the loss
+// alone. A rank that comes late changes nothing.
 #include <gmock/gmock.h>
 
 #include <array>
@@ -198,6 +198,16 @@ TEST_F(VerificationFaults, ExchangesOfCutSequencesAreSeen) {
   expect_caught("cp2tp2", {"cp", Op::None, Kind::WrongGroup}, any);
 }
 
+// core/ops/sequence_runs.cpp, state_scan.cpp: what runs of sequences leave to the next, a filter's last tokens
+// [R (K - 1),C] and a scan's states [R,H,P N + 1], and their gradients.
+TEST_F(VerificationFaults, WhatRunsOfSequencesLeaveIsSeen) {
+  model_ = {"model.mamba.num_heads=4", "model.mamba.head_width=16", "model.mamba.state_width=8",
+            "model.mamba.attention_layers=[1]"};
+  expect_sound("cp2", {.kind = Kind::Slow});
+  for (const Kind kind : of_right_groups)
+    for (const int dimensions : {2, 3}) expect_caught("cp2", {"cp", Op::AllGather, kind, dimensions}, any);
+}
+
 /// The experts' counts of a batch, by which the router is balanced; and the sums of the loss, which no gradient has.
 /// What balance is made of are shares of the tokens, so that all sums times one number are the loss' alone.
 TEST_F(VerificationFaults, SumsOverTheBatchAreSeen) {
@@ -234,14 +244,18 @@ TEST_F(VerificationFaults, SumsOverStagesAreSeenInTheLoss) {
   }
 }
 
-/// What the last stage tells others of its teacher, and what a teacher on ranks of its own tells the student's, by the
-/// world, of which there is one.
+/// What the last stage tells others of its teacher, and what a teacher on ranks of its own, or in a layout of its own
+/// over the same (launch/run/relaid_teacher.cpp), tells the student's: by all ranks, of which there is one group.
 TEST_F(VerificationFaults, WhatTeachersTellIsSeen) {
   make_teacher();
-  const std::string stages = "pp2+parallel.stages=[1,1]", apart = "dp2+parallel.teacher_ranks=2";
-  for (const std::string& item : {stages, apart}) expect_sound(item, {.kind = Kind::Slow});
+  const std::string stages = "pp2+parallel.stages=[1,1]", apart = "dp2+parallel.teacher_ranks=2",
+                    relaid = "dp4+parallel.teacher_layout=tp2";
+  for (const std::string& item : {stages, apart, relaid}) expect_sound(item, {.kind = Kind::Slow});
   for (const Kind kind : all_kinds) expect_caught(stages, {"pp taught", Op::Send, kind}, Not(HasSubstr("head")));
-  for (const Kind kind : of_right_groups) expect_caught(apart, {"world", Op::Send, kind}, any);
+  for (const Kind kind : of_right_groups) {
+    expect_caught(apart, {"world", Op::Send, kind}, any);
+    expect_caught(relaid, {"teacher", Op::AllToAll, kind}, any);
+  }
 }
 
 // parallel/axes/expert_comm.cpp

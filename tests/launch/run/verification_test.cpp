@@ -236,12 +236,15 @@ TEST(VerifiedLayouts, AnItemIsALayoutAndFields) {
     EXPECT_THROW(launch::parse_layout_item(wrong), core::UsageError) << wrong;
 }
 
+bool any_item(const launch::LayoutItem& /*item*/) { return true; }
+
 std::vector<std::string> covering(int ranks, std::int64_t experts, const launch::RunConfig& config = {}) {
   nn::ModelConfig model;
   model.num_layers = 4;
   model.moe.num_experts = experts;
   std::vector<std::string> items;
-  for (const launch::LayoutItem& item : launch::covering_layouts(ranks, config, model)) items.push_back(item.text);
+  for (const launch::LayoutItem& item : launch::covering_layouts(ranks, config, model, any_item))
+    items.push_back(item.text);
   return items;
 }
 
@@ -266,8 +269,13 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
                                              "pp2+batch.micro_batches=4+parallel.schedule=ZERO_BUBBLE",
                                              "tp4+parallel.sequence_parallel=true",
                                              "tp2ep2+parallel.sequence_parallel=true",
-                                             "dp4+batch.micro_batches=3",
-                                             "dp4+parallel.shard=PARAMETERS"}));
+                                             "cp2tp2ep2etp2+parallel.sequence_parallel=true+parallel.tensor_chunks=2",
+                                             "tp4+parallel.tensor_chunks=2",
+                                             "dp4+batch.micro_batches=3+parallel.shard=OPTIMIZER",
+                                             "dp4+parallel.shard=GRADIENTS+parallel.shard_ranks=2",
+                                             "dp4+parallel.shard=PARAMETERS",
+                                             "ep4+parallel.expert_exchange=TWO_LEVEL+parallel.expert_chunks=2",
+                                             "ep4+parallel.expert_replicas=1+parallel.deal_experts_every_steps=1"}));
   EXPECT_EQ(std::ranges::count_if(four, [](const std::string& i) { return i.ends_with("train.recompute=true"); }), 1);
   EXPECT_THAT(covering(4, 6), ::testing::IsSupersetOf({"ep4", "ep2"}));
   EXPECT_THAT(covering(12, 8), ::testing::IsSupersetOf({"ep12", "ep4"}));
@@ -280,7 +288,8 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
                   "dp2", "cp2", "tp2", "tp2+parallel.sequence_parallel=true", "pp2",
                   "pp2+batch.micro_batches=4+parallel.schedule=ZERO_BUBBLE",
                   "pp2+batch.micro_batches=4+parallel.schedule=INTERLEAVED+parallel.chunks=2",
-                  "dp2+batch.micro_batches=3", "dp2+parallel.shard=PARAMETERS", "pp2+train.recompute=true"));
+                  "dp2+batch.micro_batches=3+parallel.shard=OPTIMIZER", "dp2+parallel.shard=GRADIENTS",
+                  "dp2+parallel.shard=PARAMETERS", "tp2+parallel.tensor_chunks=2", "pp2+train.recompute=true"));
   EXPECT_THAT(covering(1, 4),
               ::testing::UnorderedElementsAre("dp1", "dp1+batch.micro_batches=3", "dp1+train.recompute=true"));
   EXPECT_THAT(covering(3, 9), ::testing::Contains("tp3ep3"));
@@ -301,7 +310,7 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   EXPECT_EQ(covering(2, 0, with_stages), covering(2, 0));
   nn::ModelConfig model;
   model.num_layers = 4;
-  for (const launch::LayoutItem& item : launch::covering_layouts(2, with_stages, model)) {
+  for (const launch::LayoutItem& item : launch::covering_layouts(2, with_stages, model, any_item)) {
     ASSERT_GE(item.sets.size(), 3U) << item.text;
     EXPECT_THAT(std::vector(item.sets.begin(), item.sets.begin() + 3),
                 ::testing::ElementsAre("parallel.stages=[]", "parallel.chunks=1", "parallel.schedule=ONE_F_ONE_B"));
@@ -309,6 +318,54 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   launch::RunConfig with_teacher_ranks;
   with_teacher_ranks.parallel.teacher_ranks = 2;
   EXPECT_THAT(covering(4, 0, with_teacher_ranks), ::testing::IsSupersetOf({"tp2", "pp2", "cp2"}));
+}
+
+TEST(VerifiedLayouts, AMambaModelIsCutIntoItsHeadsAtMost) {
+  nn::ModelConfig model;
+  model.num_layers = 4;
+  model.mamba.num_heads = 3;
+  std::vector<std::string> items;
+  for (const launch::LayoutItem& item : launch::covering_layouts(4, {}, model, any_item)) items.push_back(item.text);
+  EXPECT_THAT(items, ::testing::AllOf(::testing::IsSupersetOf({"tp2", "tp2+parallel.tensor_chunks=2"}),
+                                      ::testing::Not(::testing::Contains("tp4"))));
+}
+
+TEST(VerifiedLayouts, TheConfigTakesEveryItemOfTheCoveringSet) {
+  const testing::RunFolder folder("covering");
+  nn::ModelConfig model;
+  model.num_layers = 4;
+  model.moe.num_experts = 4;
+  const auto items = [&](const std::vector<std::string>& sets) {
+    const auto load = [&](const launch::LayoutItem& item) {
+      return launch::load_given_config({folder.path() / "tiny.textproto"}, launch::settings_of(sets, item));
+    };
+    const auto may_be = [&](const launch::LayoutItem& item) {
+      try {
+        load(item);
+        return true;
+      } catch (const core::UsageError&) {
+        return false;
+      }
+    };
+    std::vector<std::string> texts;
+    for (const launch::LayoutItem& item :
+         launch::covering_layouts(4, load(launch::parse_layout_item("dp4")), model, may_be)) {
+      EXPECT_NO_THROW(load(item)) << item.text;
+      texts.push_back(item.text);
+    }
+    return texts;
+  };
+  const std::string copied = "+parallel.expert_replicas=1", dealt = "+parallel.deal_experts_every_steps=1",
+                    in_runs = "tp4+parallel.tensor_chunks=2", taught = "teacher.source=teacher";
+  EXPECT_THAT(items({}), ::testing::IsSupersetOf({"ep4" + copied + dealt, in_runs}));
+  EXPECT_THAT(items({"precision.quantised_weights=Q8_0"}), ::testing::Contains("ep4" + dealt));
+  EXPECT_THAT(items({"optimizer.offload=true"}), ::testing::Contains("ep4" + copied));
+  EXPECT_THAT(items({"moe_loss.balance_scope=GLOBAL_BATCH"}),
+              ::testing::IsSupersetOf({"dp4+parallel.shard=OPTIMIZER", "pp2+parallel.schedule=ZERO_BUBBLE"}));
+  EXPECT_THAT(items({taught}), ::testing::Contains(in_runs + "+parallel.teacher_layout=dp4"));
+  for (const char* alone : {"objective.routers.weight=0.2", "teacher.cache=cache", "parallel.teacher_layout=pp2"})
+    EXPECT_THAT(items({taught, alone}), ::testing::Contains(in_runs)) << alone;
+  EXPECT_THAT(items({taught, "parallel.teacher_ranks=2"}), ::testing::Contains("tp2+parallel.tensor_chunks=2"));
 }
 
 TEST(VerifiedLayouts, RanksAreTheProductOfTheAxesAndTheTeachers) {

@@ -56,7 +56,10 @@ TEST(Verify, AutoCoversTheRanks) {
     layouts.push_back(layout["layout"]);
     EXPECT_EQ(layout["ranks"], 2);
   }
-  EXPECT_THAT(layouts, ::testing::IsSupersetOf({"dp2", "tp2", "ep2", "etp2", "tp2ep2"}));
+  EXPECT_THAT(layouts, ::testing::IsSupersetOf({"dp2", "tp2", "ep2", "etp2", "tp2ep2",
+                                                "dp2+batch.micro_batches=3+parallel.shard=OPTIMIZER",
+                                                "dp2+parallel.shard=GRADIENTS", "tp2+parallel.tensor_chunks=2",
+                                                "ep2+parallel.expert_exchange=TWO_LEVEL+parallel.expert_chunks=2"}));
 }
 
 TEST(Verify, RunsUnderMpirun) {

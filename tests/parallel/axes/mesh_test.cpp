@@ -147,10 +147,30 @@ TEST(Layout, ThatDoesNotFitNamesTheDivisionAndItsNeighbours) {
   EXPECT_EQ(message("pp2tp3", 8),
             "layout 'pp2tp3': the world has 8 ranks, expected a multiple of 6, for tp cp pp = 6 does not divide it; "
             "8 ranks can be tp2pp2");
-  EXPECT_EQ(message("dp2tp2", 8), "layout 'dp2tp2': the world has 8 ranks, expected 4; 8 ranks can be dp4tp2, dp2tp4");
+  EXPECT_EQ(message("dp2tp2", 8),
+            "layout 'dp2tp2': the world has 8 ranks, expected 4, for dp is 2, and 8 / (tp cp pp ep etp) = 4; "
+            "8 ranks can be dp4tp2, dp2tp4");
+  EXPECT_EQ(message("dp2tp3", 8),
+            "layout 'dp2tp3': the world has 8 ranks, expected 6, for tp cp pp ep etp = 3 does not divide it; "
+            "8 ranks can be dp2tp4");
   EXPECT_EQ(message("tp3ep3", 4),
             "layout 'tp3ep3': the world has 4 ranks, expected a multiple of 3, for tp cp pp = 3 does not divide it; "
-            "4 ranks can be dp4");
+            "4 ranks can be tp2ep2, dp4");
+  EXPECT_EQ(message("tp3ep3", 8),
+            "layout 'tp3ep3': the world has 8 ranks, expected a multiple of 3, for tp cp pp = 3 does not divide it; "
+            "8 ranks can be tp2ep2, dp8");
+  EXPECT_EQ(message("tp3ep5", 16),
+            "layout 'tp3ep5': the world has 16 ranks, expected a multiple of 15, for tp cp pp = 3 does not divide it; "
+            "16 ranks can be tp2ep4, dp16");
+  EXPECT_EQ(message("dp3tp3", 8),
+            "layout 'dp3tp3': the world has 8 ranks, expected 9, for tp cp pp ep etp = 3 does not divide it; "
+            "8 ranks can be dp2tp4, dp8");
+  EXPECT_THAT(message("tp3", 5), ::testing::EndsWith("; 5 ranks can be dp5"));
+  EXPECT_THAT(message("tp3ep3", 7), ::testing::EndsWith("; 7 ranks can be dp7"));
+  // Of three that are wrong no two help.
+  EXPECT_EQ(message("cp3tp3ep3", 8),
+            "layout 'cp3tp3ep3': the world has 8 ranks, expected a multiple of 9, for tp cp pp = 9 does not divide it; "
+            "8 ranks can be dp8");
 }
 
 }  // namespace
