@@ -48,8 +48,7 @@ Layout parse_layout(std::string_view text);
 
 /// Why a world of `num_ranks` cannot have this layout, empty where it can: it has the product of the axes if dp is
 /// named, else a multiple of tp cp pp and of ep etp pp (which may fold over the same ranks: `tp2ep2` also runs on 2).
-/// It says which division fails, and the nearest layouts that such a world can have: with another size of one axis, or
-/// where none does, of two.
+/// It says which division fails, and near layouts that such a world can have: with another size of one axis, or of two.
 std::string world_fault(const Layout& layout, int num_ranks);
 /// Throws that as a UsageError.
 void check_world(const Layout& layout, int num_ranks);
