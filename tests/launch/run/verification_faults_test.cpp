@@ -249,7 +249,7 @@ TEST_F(VerificationFaults, SumsOverStagesAreSeenInTheLoss) {
 TEST_F(VerificationFaults, WhatTeachersTellIsSeen) {
   make_teacher();
   const std::string stages = "pp2+parallel.stages=[1,1]", apart = "dp2+parallel.teacher_ranks=2",
-                    relaid = "dp4+parallel.teacher_layout=tp2";
+                    relaid = "dp4+batch.micro_batches=2+parallel.teacher_layout=tp2";  // so that each gives
   for (const std::string& item : {stages, apart, relaid}) expect_sound(item, {.kind = Kind::Slow});
   for (const Kind kind : all_kinds) expect_caught(stages, {"pp taught", Op::Send, kind}, Not(HasSubstr("head")));
   for (const Kind kind : of_right_groups) {
