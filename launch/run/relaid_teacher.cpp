@@ -1,7 +1,6 @@
 #include "launch/run/relaid_teacher.h"
 
 #include <algorithm>
-#include <deque>
 #include <numeric>
 #include <utility>
 
@@ -61,8 +60,8 @@ GivenRows RelaidTeacher::run(const StepText& text, const Reading& reading, std::
   return rows_given(teacher_, batch, layers_, watch);
 }
 
-/// Of those along the teacher's tp that have a row, the one gives it that stands where the reader does: itself, where it
-/// has it.
+/// Of those along the teacher's tp that have a row, the one gives it that stands where the reader does: itself, where
+/// it has it.
 std::vector<RelaidTeacher::Run> RelaidTeacher::runs(int from, int to, int stage, const Reading& reading,
                                                     std::int64_t pass) const {
   const ReaderPlace &teacher = of_teacher_[static_cast<std::size_t>(from)],
@@ -154,24 +153,12 @@ std::vector<RelaidTeacher::Answer> RelaidTeacher::read(const StepText& text, std
                         .passes = num_passes(text.num_sequences, micro_batches, teacher_.is_brought)};
   Rooms rooms{.hidden = rooms_of(form_.hidden, reading), .layers = {}};
   for (const std::int64_t layer : layers_) rooms.layers[layer] = rooms_of(form_.stream, reading);
-  // A stage runs as many passes further as stages lie behind it before it waits for what the last one gives of a pass:
-  // so all are at work, and none is further ahead than that. A pass's stream to the next stage is kept until its own
-  // rows are given: kernels that waited for that of a later pass, which the next stage takes behind these rows, would
-  // not come to them. GPUs run all passes before any rows are given, so that all ranks begin streams and exchanges in one
-  // order, as NCCL has to have them.
-  const std::int64_t ahead =
-      side_.memory()->has_queue() ? reading.passes : of_teacher_.back().stage - side_.mesh().pp().rank();
-  std::deque<GivenRows> given;
-  std::int64_t next = 0;
-  const auto give_next = [&] {
-    give(given.front(), reading, next++, rooms);
-    given.pop_front();
-  };
-  for (std::int64_t pass = 0; pass < reading.passes; ++pass) {
-    given.push_back(run(text, reading, pass, watch));
-    if (std::ssize(given) > ahead) give_next();
-  }
-  while (!given.empty()) give_next();
+  // All passes run before any rows are given, so that no stage waits for another in between, and all ranks begin
+  // streams and exchanges in one order, as NCCL has to have them.
+  std::vector<GivenRows> given;
+  for (std::int64_t pass = 0; pass < reading.passes; ++pass) given.push_back(run(text, reading, pass, watch));
+  for (std::int64_t pass = 0; pass < reading.passes; ++pass)
+    give(std::exchange(given[static_cast<std::size_t>(pass)], {}), reading, pass, rooms);
   std::vector<Answer> answers;
   for (std::size_t micro = 0; micro < rooms.hidden.size(); ++micro) {
     Answer& answer = answers.emplace_back(

@@ -207,7 +207,8 @@ void Session::open_cache(const Log& log) {
   log->info("teacher.source is not given: the cache, which is of {}, stands for it", manifest.identity.teacher_source);
 }
 
-// Of what measured and started by the one beside the student nothing lies in memory when the other is read.
+// But for figures that ask it, nothing of the one that measured and started beside the student lies in memory when the
+// other is read.
 void Session::prepare_teacher(bool is_asked, const Log& log) {
   if (runs_elsewhere() && !is_asked) {
     streamed_teacher.reset();

@@ -101,24 +101,12 @@ GivenRows rows_given(const LoadedTeacher& teacher, const nn::Batch& batch, const
   GivenRows rows;
   core::Tape off(core::Tape::Mode::Off);
   if (watch != nullptr) off.set_watch(watch);
-  const nn::Transformer& model = *teacher.model;
-  nn::PipelineComm& stages = model.pipeline();
-  using Kind = nn::PipelineComm::Kind;
-  nn::Pass pass = model.pass(batch);
+  nn::Pass pass = teacher.model->pass(batch);
   pass.gives = [&](std::int64_t layer, const core::Var& given) {
     if (std::ranges::count(layers, layer) > 0) rows.layers.emplace(layer, given.value);
   };
   if (teacher.streamed) teacher.streamed->watch(pass);
-  core::Var before;
-  if (stages.rank() > 0) {
-    before = {model.empty_stream(pass), nullptr};
-    stages.receive(Kind::Stream, before.value, stages.rank() - 1);
-  }
-  const core::Tensor behind = model.forward_chunk(off, pass, 0, stages.rank() > 0 ? &before : nullptr).hidden.value;
-  if (stages.rank() + 1 < stages.size())
-    rows.sent = stages.send(Kind::Stream, behind, stages.rank() + 1);
-  else
-    rows.hidden = behind;
+  rows.hidden = teacher.model->forward(off, pass).hidden.value;
   return rows;
 }
 

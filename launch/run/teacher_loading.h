@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "core/comm.h"
 #include "core/finite_watch.h"
 #include "core/nn/student/vocabulary_rows.h"
 #include "core/nn/transformer.h"
@@ -50,9 +49,6 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
 struct GivenRows {
   core::Tensor hidden;                          // [T,Ct], behind the last norm
   std::map<std::int64_t, core::Tensor> layers;  // likewise behind those that are asked for
-  /// The stream to the next stage: kernels of a GPU that are queued once it has gone wait until that is taken
-  /// (core/pipeline_comm.h), so it stays with rows that go to other ranks, the next stage's too, by another way.
-  core::CommHandle sent = {};
 };
 /// Of several stages, of a chunk each, collective, with the others' parts of the same batch. `watch`: of what
 /// operations give, or null.

@@ -114,7 +114,7 @@ class Service {
     const nn::Batch batch = make_batch(rank_.memory(), text, 0, text.num_sequences);
     const core::ExchangesOf scope(core::of_teacher(core::Subject("pass", -1, "forward")));
     stages_.next();
-    auto [hidden, layers, sent] = rows_given(teacher_, batch, question.layers);
+    auto [hidden, layers] = rows_given(teacher_, batch, question.layers);
     if (!rank_.is_last_stage()) {
       tell(question, layers);
       return {};

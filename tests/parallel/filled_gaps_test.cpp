@@ -17,23 +17,15 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tests/support/written_schedule.h"
 
 namespace limbeck::parallel {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::written;
 
 constexpr auto F = ActionKind::Forward, I = ActionKind::InputGradient, W = ActionKind::WeightGradient;
-
-std::vector<std::string> written(const PipelineSchedule& schedule) {
-  std::vector<std::string> lines;
-  for (const auto& actions : schedule.stages) {
-    std::vector<std::string> names;
-    for (const PipelineAction& action : actions) names.push_back(name_of(action, schedule.num_chunks));
-    lines.push_back(fmt::format("{}", fmt::join(names, " ")));
-  }
-  return lines;
-}
 
 int most_held(const PipelineSchedule& schedule) { return std::ranges::max(peak_activations(schedule)); }
 
@@ -100,7 +92,8 @@ TEST(FilledGaps, AreOfTheSameActionsAndMemory) {
                              M, costs.forward, costs.input_gradient, costs.weight_gradient, costs.communication));
     const PipelineSchedule found = with_gaps_filled(given, costs);
     ASSERT_NO_THROW(check_schedule(found));
-    EXPECT_LE(most_held(found), most_held(given));
+    const std::vector<int> held = peak_activations(found), room = peak_activations(given);
+    for (std::size_t rank = 0; rank < given.stages.size(); ++rank) EXPECT_LE(held[rank], room[rank]) << rank;
     for (std::size_t rank = 0; rank < given.stages.size(); ++rank)
       for (const ActionKind kind : {F, I, W})
         EXPECT_EQ(of_kind(found.stages[rank], kind), of_kind(given.stages[rank], kind));

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tests/support/written_schedule.h"
 
 namespace limbeck::parallel {
 namespace {
@@ -25,21 +26,11 @@ using core::Error;
 using core::Slice;
 using core::UsageError;
 using ::testing::ElementsAre;
+using testing::written;
 using ::testing::HasSubstr;
 
 constexpr auto F = ActionKind::Forward, B = ActionKind::Backward, I = ActionKind::InputGradient,
                W = ActionKind::WeightGradient;
-
-/// "F0 F1 B0 B1" of each rank.
-std::vector<std::string> written(const PipelineSchedule& schedule) {
-  std::vector<std::string> lines;
-  for (const auto& actions : schedule.stages) {
-    std::vector<std::string> names;
-    for (const PipelineAction& action : actions) names.push_back(name_of(action, schedule.num_chunks));
-    lines.push_back(fmt::format("{}", fmt::join(names, " ")));
-  }
-  return lines;
-}
 
 /// What is said against a schedule.
 std::string fault_of(const PipelineSchedule& schedule) {

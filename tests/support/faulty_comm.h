@@ -16,7 +16,7 @@
 #include <utility>
 
 #include "core/tensor.h"
-#include "parallel/comm/world.h"
+#include "tests/support/wrapped_comm.h"
 
 namespace limbeck::testing {
 
@@ -38,65 +38,53 @@ struct Fault {
 };
 
 /// A group of a world of four ranks, and those that are cut from it, with one fault.
-class FaultyComm final : public parallel::WorldComm {
+class FaultyComm final : public WrappedComm {
  public:
-  using World = std::shared_ptr<parallel::WorldComm>;
-  using CommHandle = core::CommHandle;
-  using Tensor = core::Tensor;
   using Op = Fault::Op;
   using Kind = Fault::Kind;
 
   FaultyComm(World group, World root, const Fault& fault)
-      : group_(std::move(group)), root_(std::move(root)), fault_(fault) {}
-
-  int rank() const override { return group_->rank(); }
-  int size() const override { return group_->size(); }
-  const std::string& name() const override { return group_->name(); }
-  int in_world(int rank) const override { return group_->in_world(rank); }
-  parallel::Engine& engine() override { return group_->engine(); }
-  void note_step(std::int64_t step) override { group_->note_step(step); }
-  void abort(const std::string& why) override { group_->abort(why); }
+      : WrappedComm(std::move(group)), root_(std::move(root)), fault_(fault) {}
 
   World split(int color, int key, const std::string& name) override {
     const bool is_wrong = fault_.kind == Kind::WrongGroup && name == fault_.group;
-    return std::make_shared<FaultyComm>(
-        is_wrong ? root_->split(wrong_color(name), root_->rank(), name) : group_->split(color, key, name), root_,
-        fault_);
+    return around(is_wrong ? root_->split(wrong_color(name), root_->rank(), name) : within()->split(color, key, name));
   }
 
   CommHandle all_reduce_async(Tensor x, core::Reduce reduce) override {
-    if (!strikes(Op::AllReduce, x)) return group_->all_reduce_async(x, reduce);
+    if (!strikes(Op::AllReduce, x)) return within()->all_reduce_async(x, reduce);
     if (fault_.kind == Kind::Dropped) return {};
     if (is_late()) x.copy_from(given_before(x));
-    return spoiled(group_->all_reduce_async(x, reduce), x);
+    return spoiled(within()->all_reduce_async(x, reduce), x);
   }
   CommHandle all_gather_async(Tensor x, Tensor all) override {
-    if (!strikes(Op::AllGather, x)) return group_->all_gather_async(x, all);
+    if (!strikes(Op::AllGather, x)) return within()->all_gather_async(x, all);
     if (is_late()) x = given_before(x);
-    return spoiled(group_->all_gather_async(x, all), all);
+    return spoiled(within()->all_gather_async(x, all), all);
   }
   CommHandle reduce_scatter_async(Tensor all, Tensor x) override {
-    if (!strikes(Op::ReduceScatter, x)) return group_->reduce_scatter_async(all, x);
+    if (!strikes(Op::ReduceScatter, x)) return within()->reduce_scatter_async(all, x);
     if (is_late()) all = given_before(all);
-    return spoiled(group_->reduce_scatter_async(all, x), x);
+    return spoiled(within()->reduce_scatter_async(all, x), x);
   }
   CommHandle all_to_all_v_async(Tensor send, std::span<const std::int64_t> send_rows, Tensor receive,
                                 std::span<const std::int64_t> receive_rows) override {
-    if (!strikes(Op::AllToAll, send)) return group_->all_to_all_v_async(send, send_rows, receive, receive_rows);
+    if (!strikes(Op::AllToAll, send)) return within()->all_to_all_v_async(send, send_rows, receive, receive_rows);
     if (is_late()) send = given_before(send);
-    return spoiled(group_->all_to_all_v_async(send, send_rows, receive, receive_rows), receive);
+    return spoiled(within()->all_to_all_v_async(send, send_rows, receive, receive_rows), receive);
   }
   CommHandle send_async(Tensor x, int to) override {
     if (strikes(Op::Send, x) && is_late()) x = given_before(x);
-    return group_->send_async(x, to);
+    return within()->send_async(x, to);
   }
   CommHandle receive_async(Tensor x, int from) override {
-    if (!strikes(Op::Send, x)) return group_->receive_async(x, from);
-    return spoiled(group_->receive_async(x, from), x);
+    if (!strikes(Op::Send, x)) return within()->receive_async(x, from);
+    return spoiled(within()->receive_async(x, from), x);
   }
-  CommHandle barrier_async() override { return group_->barrier_async(); }
 
  private:
+  World around(World group) const override { return std::make_shared<FaultyComm>(std::move(group), root_, fault_); }
+
   /// Does something more once an operation is done.
   class Afterwards final : public CommHandle::Pending {
    public:
@@ -156,7 +144,7 @@ class FaultyComm final : public parallel::WorldComm {
         }));
   }
 
-  World group_, root_;
+  World root_;
   Fault fault_;
   std::map<std::int64_t, Tensor> given_;  // by its size
 };

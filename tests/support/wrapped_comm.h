@@ -70,6 +70,8 @@ class WrappedComm : public parallel::WorldComm {
   /// An exchange.
   virtual void begins() {}
 
+  const World& within() const { return group_; }
+
  private:
   World group_;
 };
