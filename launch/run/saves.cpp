@@ -106,6 +106,7 @@ void Saves::publish(const std::vector<std::string>& rank_files) {
 void Saves::next_phase() {
   std::string mine;
   on_every_rank(rank_, [&] {
+    if (thread_.joinable()) thread_.join();  // what it threw is this thread's alone then
     if (outcome_.valid()) mine = outcome_.get();
   });
   const std::vector<std::string> all = gather_strings(rank_, mine);
