@@ -98,8 +98,9 @@ of choice "$experts routing.expert_choice=true routing.capacity_factor=0.9 routi
 of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true model.moe.num_groups=4 model.moe.groups_per_token=2 model.moe.group_score=BEST_TWO" \
   dp2 ep4 tp2ep2 tp2ep2+$divided
 of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided cp2
-of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent.rope_width=4 model.latent.value_width=6 model.num_kv_heads=6" \
-  dp2 tp2 tp4 tp2ep2 tp3+$divided cp2 tp3+$divided+$summed=3
+latents="model.latent.rank=12 model.latent.query_rank=10 model.latent.rope_width=4 model.latent.value_width=6 model.num_kv_heads=6"
+of latent "$experts $latents" dp2 tp2 tp4 tp2ep2 tp3+$divided cp2 tp3+$divided+$summed=3 cp4 cp4tp2+$divided pp2+batch.micro_batches=2 \
+  pp3+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+train.recompute=true pp2cp4+batch.micro_batches=2 pp3tp2+batch.micro_batches=3
 of mamba "$experts $mamba model.positions=NONE model.residual_scale=0.7 model.logits_scale=0.5" \
   dp2 tp2 tp4 ep2 tp2ep2 pp2 pp3dp2 tp3+$divided tp2+train.recompute=true+batch.micro_batches=2 dp2+$sharded=PARAMETERS \
   tp3+$divided+$summed=2+train.recompute=true cp2 cp4 cp5 cp2tp2 cp2tp3+$divided cp2ep2+train.recompute=true pp2cp2+batch.micro_batches=2 \
@@ -109,8 +110,12 @@ of mamba_groups "$mamba model.mamba.num_groups=3 model.mamba.conv_bias=false mod
 of mamba_alone "$mamba model.mamba.attention_layers= model.feed_forward=false" dp2 tp2 pp2 dp2tp2+$divided cp4 cp2tp2+$divided
 # Runs of fewer tokens than filters see.
 of mamba_short "$mamba model.mamba.conv_width=8 data.sequence_length=9" cp2 cp4 cp2tp2 pp2cp2
-of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
-  dp3 tp2 tp5 tp2+$divided cp2
+windows="model.window=9 model.full_layers=[1] model.window_rope_base=5000"
+of windows "$windows model.head_norm=EACH_HEAD model.attention_sinks=true" \
+  dp3 tp2 tp5 tp2+$divided cp2 cp4 cp4tp2+$divided pp2+batch.micro_batches=2 pp3+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+train.recompute=true \
+  pp2cp4+batch.micro_batches=2 pp3tp2+batch.micro_batches=3
+of windows_latent "$experts $latents $windows" dp2 tp3 tp2ep2+$divided cp2 cp4 cp4tp2 pp2+batch.micro_batches=2 pp3cp4+batch.micro_batches=3 \
+  pp2cp4+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+train.recompute=true pp2dp2+$sharded=PARAMETERS+batch.micro_batches=2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
   dp2 tp2 tp3+$divided tp3+$divided+$summed=2
 of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2 tp2ep2+$dealt

@@ -53,10 +53,9 @@ std::optional<Tensor> RoutingLog::find(const std::string& layer, const Tensor& g
 }
 
 void RoutingLog::merge(const RoutingLog& other) {
-  for (const auto& [name, layer] : other.layers_) {
-    std::vector<Recorded>& recorded = layers_[name].recorded;
-    recorded.insert(recorded.end(), layer.recorded.begin(), layer.recorded.end());
-  }
+  const auto here = [](const Tensor& x) { return x.in(x.memory()->host()); };
+  for (const auto& [name, layer] : other.layers_)
+    for (const Recorded& recorded : layer.recorded) record(name, here(recorded.global_index), here(recorded.selection));
 }
 
 }  // namespace limbeck::nn

@@ -28,7 +28,7 @@ class RoutingLog {
   /// The recorded choice [T,K] of these tokens; nothing if the layer has none for them. Throws where only some are
   /// there. Of the very tensor that was recorded nothing is read on the host.
   std::optional<Tensor> find(const std::string& layer, const Tensor& global_index) const;
-  /// Takes over every choice of `other`.
+  /// Takes over every choice of `other`, in the host's memory: a GPU's is for one rank's thread alone.
   void merge(const RoutingLog& other);
   void clear() { layers_.clear(); }
 

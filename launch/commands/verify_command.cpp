@@ -84,10 +84,7 @@ class Verifier {
     name_reference(config);
     config.teacher && !config.objective.preference ? check_for_distill(config) : check_for_train(config);
     config = exact(config, options_.is_float64 ? core::DType::F64 : core::DType::F32);
-    if (!is_threaded_) return config;
-    if (config.train.device == DeviceKind::Cuda)
-      core::fail_usage("verify: train.device is CUDA, expected mpirun for it: ranks that are threads are of a CPU");
-    config.train.device = DeviceKind::Cpu;
+    if (is_threaded_ && config.train.device == DeviceKind::Auto) config.train.device = DeviceKind::Cpu;
     return config;
   }
 
@@ -130,7 +127,8 @@ class Verifier {
       parallel::run_ranks(
           result.num_ranks,
           [&](const World& world) {
-            const auto found = differences_from(reference, world, config, make_log(world->rank(), of_layouts_));
+            const auto found = differences_from(reference, world, config, make_log(world->rank(), of_layouts_),
+                                                /*thread=*/world->rank());
             if (world->rank() == 0) result.differences = *found;
           },
           std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));

@@ -17,11 +17,11 @@ std::string device_names() {
 
 bool uses_gpu(DeviceKind kind) { return kind != DeviceKind::Cpu && kernels::num_gpus() > 0; }
 
-int gpu_of_rank() { return launcher_rank().rank_on_machine % kernels::num_gpus(); }
+int gpu_of_rank(int thread) { return (launcher_rank().rank_on_machine + thread) % kernels::num_gpus(); }
 
 std::string bus_of_rank(DeviceKind kind) { return uses_gpu(kind) ? kernels::bus_of_gpu(gpu_of_rank()) : ""; }
 
-core::MemoryPtr memory_of_rank(DeviceKind kind, int threads) {
+core::MemoryPtr memory_of_rank(DeviceKind kind, int threads, int thread) {
   if (kind == DeviceKind::Cpu) return core::Memory::cpu(threads);
   if (kind == DeviceKind::Cuda && !kernels::knows_gpus)
     core::fail_usage("train.device is CUDA, but this limbeck was built without it: its only device is the CPU");
@@ -30,7 +30,7 @@ core::MemoryPtr memory_of_rank(DeviceKind kind, int threads) {
                 kernels::why_no_gpu());
     return core::Memory::cpu(threads);
   }
-  return std::make_shared<core::Memory>(kernels::make_gpu(gpu_of_rank()), threads);
+  return std::make_shared<core::Memory>(kernels::make_gpu(gpu_of_rank(thread)), threads);
 }
 
 }  // namespace limbeck::launch

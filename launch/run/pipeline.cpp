@@ -8,6 +8,7 @@
 
 #include "core/counted.h"
 #include "core/error.h"
+#include "launch/run/same_everywhere.h"
 #include "parallel/axes/mesh.h"
 #include "parallel/pipeline/filled_gaps.h"
 
@@ -77,6 +78,18 @@ PassParts costs_of_stage(const Pipeline& pipeline, int stage) {
   return sum;
 }
 
+/// "0 to 3, 8 to 11", of its chunks.
+std::string layers_of_stage(const Pipeline& pipeline, int stage) {
+  std::vector<std::string> layers;
+  for (int chunk = 0; chunk < pipeline.schedule.num_chunks; ++chunk) {
+    const core::Slice& part = pipeline.layers[static_cast<std::size_t>(pipeline.schedule.virtual_stage(stage, chunk))];
+    layers.push_back(part.count == 0   ? "none"
+                     : part.count == 1 ? fmt::format("{}", part.first)
+                                       : fmt::format("{} to {}", part.first, part.first + part.count - 1));
+  }
+  return fmt::format("{}", fmt::join(layers, ", "));
+}
+
 }  // namespace
 
 Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, const StagePasses& passes) {
@@ -144,25 +157,31 @@ std::vector<std::string> to_lines(const Pipeline& pipeline) {
   const std::vector<int> peaks = parallel::peak_activations(schedule);
   const parallel::PipelineTimes times = parallel::simulate(schedule, pipeline.costs);
   for (int stage = 0; stage < schedule.num_stages(); ++stage) {
-    std::vector<std::string> layers;
-    for (int chunk = 0; chunk < schedule.num_chunks; ++chunk) {
-      const core::Slice& part = pipeline.layers[static_cast<std::size_t>(schedule.virtual_stage(stage, chunk))];
-      layers.push_back(part.count == 0   ? "none"
-                       : part.count == 1 ? fmt::format("{}", part.first)
-                                         : fmt::format("{} to {}", part.first, part.first + part.count - 1));
-    }
     const auto at = static_cast<std::size_t>(stage);
     const auto [forward, input, weight] = costs_of_stage(pipeline, stage);
     const double hundredth = (forward + input + weight) / 100;
     lines.push_back(fmt::format(
         "stage {}: layers {}; holds up to {} of activations, waits {:.1f} % of a step's time by what its layers cost: "
         "{:.0f} % forward, {:.0f} % for gradients of inputs, {:.0f} % of weights",
-        stage, fmt::join(layers, ", "), core::counted(peaks[at], "chunk"), 100 * times.bubble[at], forward / hundredth,
-        input / hundredth, weight / hundredth));
+        stage, layers_of_stage(pipeline, stage), core::counted(peaks[at], "chunk"), 100 * times.bubble[at],
+        forward / hundredth, input / hundredth, weight / hundredth));
   }
   std::istringstream picture(parallel::picture(schedule, pipeline.costs));
   for (std::string line; std::getline(picture, line);) lines.push_back(line);
   return lines;
+}
+
+void check_same_pipeline(core::Comm& world, const Pipeline& pipeline, const std::string& name) {
+  const parallel::PipelineSchedule& schedule = pipeline.schedule;
+  std::string text = name + " {\n";
+  for (int stage = 0; stage < schedule.num_stages(); ++stage) {
+    text += fmt::format("  stage {} {{\n    layers: {}\n", stage, layers_of_stage(pipeline, stage));
+    int number = 0;
+    for (const parallel::PipelineAction& action : schedule.stages[static_cast<std::size_t>(stage)])
+      text += fmt::format("    action {}: {}\n", number++, parallel::name_of(action, schedule.num_chunks));
+    text += "  }\n";
+  }
+  check_same_everywhere(world, text + "}\n");
 }
 
 }  // namespace limbeck::launch

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/comm.h"
 #include "core/nn/transformer.h"
 #include "core/slice.h"
 #include "launch/config/config.h"
@@ -46,5 +47,10 @@ void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int
 
 /// What is where, when, and how much of the time a stage waits; a line each.
 std::vector<std::string> to_lines(const Pipeline& pipeline);
+
+/// Collective over ranks that have each worked it out: throws a UsageError on all of them where it is not the same on
+/// all, which would wait for each other in a step: it names two of them, and the first of the layers and actions that
+/// are others, "pipeline.stage 1.action 3 is W0 on rank 2 and B1 on rank 0". `name`: what it calls it.
+void check_same_pipeline(core::Comm& world, const Pipeline& pipeline, const std::string& name = "pipeline");
 
 }  // namespace limbeck::launch

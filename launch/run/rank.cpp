@@ -118,13 +118,14 @@ std::string layout_of(const std::string& named, const char* axis, int ranks) {
   return named.empty() ? fmt::format("{}{}", axis, ranks) : named;
 }
 
-Rank rank_of(const World& world, const RunConfig& config, const std::string& layout, bool sequence_parallel) {
+Rank rank_of(const World& world, const RunConfig& config, const std::string& layout, bool sequence_parallel,
+             int thread) {
   const int threads = threads_of_rank(config.train.threads);
   return {world,
           layout,
           threads,
           sequence_parallel,
-          memory_of_rank(config.train.device, threads),
+          memory_of_rank(config.train.device, threads, thread),
           expert_exchange_of(config.parallel)};
 }
 
@@ -136,9 +137,10 @@ void say_way(const Rank& rank, const World& world) {
 }
 
 /// Where no rank is the teacher's alone.
-void on_only_side(const World& world, const RunConfig& config, const char* axis, const std::function<void(Rank&)>& f) {
-  Rank rank =
-      rank_of(world, config, layout_of(config.parallel.layout, axis, world->size()), config.parallel.sequence_parallel);
+void on_only_side(const World& world, const RunConfig& config, const char* axis, int thread,
+                  const std::function<void(Rank&)>& f) {
+  Rank rank = rank_of(world, config, layout_of(config.parallel.layout, axis, world->size()),
+                      config.parallel.sequence_parallel, thread);
   say_way(rank, world);
   f(rank);
 }
@@ -169,7 +171,7 @@ void with_world(const RunConfig& config, const std::string& command, const std::
 
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const char* axis) {
-  with_world(config, command, [&](const World& world) { on_only_side(world, config, axis, f); });
+  with_world(config, command, [&](const World& world) { on_only_side(world, config, axis, /*thread=*/0, f); });
 }
 
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
@@ -178,10 +180,10 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
 }
 
 void in_world(const World& world, const RunConfig& config, const std::function<void(Rank&)>& f,
-              const std::function<void(Rank&, const TeacherRanks&)>& serve) {
+              const std::function<void(Rank&, const TeacherRanks&)>& serve, int thread) {
   const ParallelConfig& c = config.parallel;
   if (c.teacher_ranks == 0)
-    return on_only_side(world, config, "dp", [&](Rank& rank) {
+    return on_only_side(world, config, "dp", thread, [&](Rank& rank) {
       if (c.teacher_layout.empty())
         f(rank);
       else
@@ -191,8 +193,8 @@ void in_world(const World& world, const RunConfig& config, const std::function<v
   const std::string student = layout_of(c.layout, "dp", std::max(world->size() - num_teachers, 1)),
                     teacher = layout_of(c.teacher_layout, "dp", num_teachers);
   TeacherRanks ranks(world, num_teachers, parallel::parse_layout(student), parallel::parse_layout(teacher));
-  Rank rank =
-      rank_of(ranks.side(), config, ranks.is_teacher() ? teacher : student, c.sequence_parallel && !ranks.is_teacher());
+  Rank rank = rank_of(ranks.side(), config, ranks.is_teacher() ? teacher : student,
+                      c.sequence_parallel && !ranks.is_teacher(), thread);
   say_way(rank, world);
   if (ranks.is_teacher()) return serve(rank, ranks);
   rank.reach_teacher(ranks);

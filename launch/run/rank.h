@@ -97,9 +97,11 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const std::function<void(Rank&, const TeacherRanks&)>& serve);
 
-/// The same in a world that is there, such as one of threads, with nothing compared. Collective over `world`.
+/// The same in a world that is there, such as one of threads, with nothing compared. Collective over `world`. `thread`:
+/// which of this process's ranks it is, where they are threads; it takes a GPU by that (devices.h).
 void in_world(const std::shared_ptr<parallel::WorldComm>& world, const RunConfig& config,
-              const std::function<void(Rank&)>& f, const std::function<void(Rank&, const TeacherRanks&)>& serve);
+              const std::function<void(Rank&)>& f, const std::function<void(Rank&, const TeacherRanks&)>& serve,
+              int thread = 0);
 
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);

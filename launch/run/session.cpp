@@ -99,6 +99,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log, co
                          {.beside_head = forward_flops_of_teachers(),
                           .readers = std::int64_t{mesh.dp().size()} * mesh.cp().size(),
                           .on_gpu = rank.memory()->has_queue()});
+  if (mesh.pp().size() > 1) check_same_pipeline(rank.world(), pipeline);
   student = std::make_unique<nn::Transformer>(architecture, pipeline.part_of(options, rank.mesh().pp().rank()));
   if (config.adapters) make_adapters(options.place);
 }

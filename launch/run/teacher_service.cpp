@@ -173,7 +173,9 @@ nn::ModelOptions on_stage(const Rank& rank, nn::ModelOptions options, const nn::
   const int stages = rank.mesh().pp().size();
   if (stages == 1) return options;
   options.pipeline = rank.sharded(options.dtype).pipeline;
-  return pipeline_without_head(teacher, sequence_length, stages).part_of(std::move(options), rank.mesh().pp().rank());
+  const Pipeline pipeline = pipeline_without_head(teacher, sequence_length, stages);
+  check_same_pipeline(rank.world(), pipeline, "the teacher's pipeline");
+  return pipeline.part_of(std::move(options), rank.mesh().pp().rank());
 }
 
 void answer_with(Rank& rank, const TeacherRanks& ranks, const LoadedTeacher& teacher) {

@@ -11,7 +11,8 @@
 namespace limbeck::launch {
 
 /// What this rank has of a teacher that is kept as `options` say: of several stages its own layers, which are dealt by
-/// what they cost; the head costs nothing, for the student's ranks have it. `sequence_length`: of the text.
+/// what they cost; the head costs nothing, for the student's ranks have it. `sequence_length`: of the text. Collective
+/// over the ranks that have the teacher.
 nn::ModelOptions on_stage(const Rank& rank, nn::ModelOptions options, const nn::ModelConfig& teacher,
                           std::int64_t sequence_length);
 

@@ -114,6 +114,12 @@ void watch_layers(nn::Pass& pass, F f) {
   };
 }
 
+nn::RoutingLog on_host(const nn::RoutingLog& routing) {
+  nn::RoutingLog here;
+  here.merge(routing);
+  return here;
+}
+
 void record(VerifiedSteps& reference, std::int64_t num_steps, Steps& run) {
   for (const auto& [name, part] : run.steps().weights()) reference.start[name] = copy_of(part.tensor);
   reference.model = run.session().student->config();
@@ -142,6 +148,7 @@ void record(VerifiedSteps& reference, std::int64_t num_steps, Steps& run) {
       }
     };
     const StepReport report = run.steps().step(std::nullopt, watch);
+    for (nn::RoutingLog* routing : {&step.routing, &step.teacher_routing}) *routing = on_host(*routing);
     step.loss = report.result.loss();
     step.gradient_norm = report.gradient_norm;
     reference.num_tokens = report.num_tokens;
@@ -180,9 +187,8 @@ class Comparison {
   Rank& rank() { return run_.session().rank; }
 
   void step(const VerifiedSteps::Step& expected, std::int64_t number) {
-    nn::RoutingLog routing, teacher_routing;  // one that ranks share could not take what it lacks
-    routing.merge(expected.routing);
-    teacher_routing.merge(expected.teacher_routing);
+    nn::RoutingLog routing = on_host(expected.routing),  // one that ranks share could not take what it lacks
+        teacher_routing = on_host(expected.teacher_routing);
     StepWatch watch;
     watch.pass = [&](nn::Pass& pass, const nn::Transformer& model) {
       const bool is_student = run_.is_student(model);
@@ -343,7 +349,7 @@ VerifiedSteps steps_on_one_rank(RunConfig config, std::int64_t num_steps, const 
 
 std::optional<LayoutDifferences> differences_from(const VerifiedSteps& reference,
                                                   const std::shared_ptr<parallel::WorldComm>& world,
-                                                  const RunConfig& config, const Log& log) {
+                                                  const RunConfig& config, const Log& log, int thread) {
   std::optional<LayoutDifferences> result;
   in_world(
       world, config,
@@ -351,7 +357,7 @@ std::optional<LayoutDifferences> differences_from(const VerifiedSteps& reference
         Steps run(rank, config, log);
         result = Comparison(reference, run).result();
       },
-      [&](Rank& rank, const TeacherRanks& ranks) { serve_teacher(rank, config, ranks, log); });
+      [&](Rank& rank, const TeacherRanks& ranks) { serve_teacher(rank, config, ranks, log); }, thread);
   return result;
 }
 

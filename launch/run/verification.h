@@ -88,9 +88,10 @@ struct LayoutDifferences {
 };
 
 /// Collective: makes the same steps over `world`, as `config` cuts it. The same on every rank of the student's; a
-/// teacher's own rank returns nothing. `config` is the reference's, but for what may change no number.
+/// teacher's own rank returns nothing. `config` is the reference's, but for what may change no number; `thread` as
+/// in_world has it (rank.h).
 std::optional<LayoutDifferences> differences_from(const VerifiedSteps& reference,
                                                   const std::shared_ptr<parallel::WorldComm>& world,
-                                                  const RunConfig& config, const Log& log);
+                                                  const RunConfig& config, const Log& log, int thread = 0);
 
 }  // namespace limbeck::launch

@@ -65,6 +65,9 @@ enum class Links : std::uint8_t { Good, Held, Broken };
 void set_links(Links links);
 /// Operations of NCCL that do not go together wait for ever, as NCCL's own do, instead of ending the program.
 void set_mismatches_hang(bool hang);
+/// What NCCL's operations of this name (of a function, "send and receive") give is a hundredth too large from now on,
+/// where it is float32, or bytes, which are taken for float32. The name has to last; null: all are right.
+void spoil_operations(const char* name);
 
 /// Queues what never comes to an end.
 void wait_for_ever(cudaStream_t stream);

@@ -36,9 +36,12 @@ train { steps: 1 }
 END
 "$build/bin/limbeck" train mine.textproto --out cpu >log 2>&1 || { cat log >&2 && fail "the CPU does not train by itself"; }
 
-status=0
-"$build/bin/limbeck" train mine.textproto --out gpu --set train.device=CUDA >log 2>&1 || status=$?
-[[ $status -eq $code && $(cat log) == "limbeck: error: $says" ]] || {
-  cat log >&2
-  fail "train.device=CUDA ends with exit code $status, expected $code and one line: $says"
-}
+for command in "train mine.textproto --out gpu" "verify mine.textproto --layouts dp2 --quiet"; do
+  status=0
+  # shellcheck disable=SC2086
+  "$build/bin/limbeck" $command --set train.device=CUDA >log 2>&1 || status=$?
+  [[ $status -eq $code && $(cat log) == "limbeck: error: $says" ]] || {
+    cat log >&2
+    fail "$command with train.device=CUDA ends with exit code $status, expected $code and one line: $says"
+  }
+done

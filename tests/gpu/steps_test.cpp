@@ -10,11 +10,10 @@
 #include <vector>
 
 #include "core/nn/generation.h"
-#include "data/checkpoints/checkpoint.h"
-#include "launch/run/saves.h"
 #include "tests/gpu/gpus.h"
 #include "tests/support/golden_steps.h"
 #include "tests/support/noted_results.h"
+#include "tests/support/saved_steps.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 #include "tests/support/written_state.h"
@@ -44,27 +43,13 @@ struct Checkpoints {
 
 core::MemoryPtr memory_on(On on, int rank) { return on == On::Gpu ? testing::gpu_memory(rank) : core::Memory::cpu(1); }
 
-void go_on_from(const std::filesystem::path& saved, testing::GoldenSteps& golden) {
-  const data::Checkpoint checkpoint(saved);
-  golden.load(checkpoint);
-  golden.optimizer().set_num_steps(checkpoint.step());
-}
-
-void save(testing::GoldenSteps& golden, const std::filesystem::path& checkpoints) {
-  launch::Saves saves(golden.rank(), [] { return false; });
-  saves.begin(
-      {.checkpoints = checkpoints, .step = golden.optimizer().num_steps(), .state = golden.state(), .extra = "{}"},
-      false);
-  saves.finish();
-}
-
 /// Steps of distilling the golden model from itself, from one kind of start under every layout.
 std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoints& checkpoints = {}) {
   std::vector<Seen> seen(static_cast<std::size_t>(s.ranks));
   const auto run = [&](testing::RankWorld& world) {
     Seen& mine = seen[static_cast<std::size_t>(world.rank)];
     testing::GoldenSteps golden(world.comm, s, memory_on(on, world.rank));
-    if (checkpoints.from) go_on_from(*checkpoints.from, golden);
+    if (checkpoints.from) testing::go_on_from(*checkpoints.from, golden);
     for (int step = 0; step < steps; ++step) {
       const std::int64_t reads_before = golden.rank().memory()->host_reads;
       const testing::GoldenSteps::Step done = golden.run();
@@ -75,7 +60,7 @@ std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoin
       for (const optim::Fragment& f : golden.fragments())
         mine.gradients.push_back(testing::values_of(f.parameter->slot->grad));
     }
-    if (checkpoints.to) save(golden, *checkpoints.to);
+    if (checkpoints.to) testing::save(golden, *checkpoints.to);
   };
   testing::run_ranks(s.ranks, run, std::chrono::seconds(60), s.ranks_a_node);
   return seen;
@@ -263,12 +248,12 @@ TEST(GpuCheckpoints, GoFromEachLayoutToTheNext) {
     testing::GoldenSteps::Step step;
     testing::run_ranks(settings.ranks, [&](testing::RankWorld& world) {
       testing::GoldenSteps golden(world.comm, settings, memory_on(layouts[i].second, world.rank));
-      if (i > 0) go_on_from(folder / fmt::format("step_{}", i), golden);
+      if (i > 0) testing::go_on_from(folder / fmt::format("step_{}", i), golden);
       before.add(golden.state());
       const testing::GoldenSteps::Step mine = golden.run();
       if (world.rank == 0) step = mine;
       behind.add(golden.state());
-      save(golden, folder.path());
+      testing::save(golden, folder.path());
     });
     const auto begun = testing::values_of(before.whole());
     for (const auto& [name, values] : left) EXPECT_EQ(begun.at(name), values) << name;

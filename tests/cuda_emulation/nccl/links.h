@@ -7,5 +7,6 @@ namespace limbeck::emulation {
 
 Links links();
 bool mismatches_hang();
+const char* spoiled_operations();
 
 }  // namespace limbeck::emulation

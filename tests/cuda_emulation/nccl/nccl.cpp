@@ -29,6 +29,7 @@ ncclResult_t nccl_call(const char* name, F&& f) {
 
 std::atomic<Links> links_now{Links::Good};
 std::atomic<bool> hanging_mismatches{false};
+std::atomic<const char*> spoiled{nullptr};
 
 ncclResult_t join(Lock& lock, ncclComm_t* comm, int num_ranks, const ncclUniqueId& id, int rank, bool blocks) {
   if (comm == nullptr || num_ranks < 1 || rank < 0 || rank >= num_ranks) return ncclInvalidArgument;
@@ -94,6 +95,8 @@ void set_links(Links links) {
 }
 bool mismatches_hang() { return hanging_mismatches; }
 void set_mismatches_hang(bool hang) { hanging_mismatches = hang; }
+const char* spoiled_operations() { return spoiled; }
+void spoil_operations(const char* name) { spoiled = name; }
 
 }  // namespace limbeck::emulation
 

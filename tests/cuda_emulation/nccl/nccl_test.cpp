@@ -108,6 +108,18 @@ TEST(EmulatedNccl, GathersAndBroadcasts) {
   });
 }
 
+TEST(EmulatedNccl, OperationsThatAreSpoiledGiveTooMuch) {
+  spoil_operations("ncclAllReduce");
+  on_ranks(2, [](const Rank& self) {
+    const OnDevice<float> x(std::vector<float>{1, 2}), all(4);
+    check_nccl(ncclAllGather(x.data(), all.data(), 2, ncclFloat32, self.comm, self.stream));
+    EXPECT_THAT(all.read(), testing::ElementsAre(1, 2, 1, 2));
+    check_nccl(ncclAllReduce(x.data(), x.data(), 2, ncclFloat32, ncclSum, self.comm, self.stream));
+    EXPECT_THAT(x.read(), testing::ElementsAre(2 * 1.01F, 4 * 1.01F));
+  });
+  spoil_operations(nullptr);
+}
+
 TEST(EmulatedNccl, GroupedMessagesOfEachToEach) {
   for (std::uint64_t s = 1; s <= 6; ++s) {
     set_seed(s);

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "tests/cuda_emulation/nccl/links.h"
 #include "tests/cuda_emulation/report.h"
 #include "tests/cuda_emulation/runtime/machine.h"
 
@@ -123,6 +124,16 @@ void broadcast(const Transfer& t, std::size_t bytes) {
   for (const Participant& p : t.participants) std::memmove(p.to, from, bytes);
 }
 
+/// As a test wants it (emulation.h).
+void spoil(const Transfer& t) {
+  const char* name = spoiled_operations();
+  if (name == nullptr || t.kind.name != name || (t.kind.type != ncclFloat32 && t.kind.type != ncclUint8)) return;
+  for (const Participant& p : t.participants) {
+    auto* values = static_cast<float*>(p.to);
+    for (std::size_t i = 0; i < got_by(t, p).bytes / sizeof(float); ++i) values[i] *= 1.01F;
+  }
+}
+
 }  // namespace
 
 bool is_reduced(ncclDataType_t type) {
@@ -204,6 +215,7 @@ void perform(const Transfer& t) {
     broadcast(t, bytes);
   else
     std::memmove(t.participants[1].to, t.participants[0].from, bytes);
+  spoil(t);
 }
 
 }  // namespace limbeck::emulation

@@ -1,15 +1,22 @@
-// Which layers a stage has, by what they and a teacher cost; and what a pipeline refuses.
+// Which layers a stage has, by what they and a teacher cost; what a pipeline refuses, and that all ranks have the same.
 #include "launch/run/pipeline.h"
 
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "launch/run/run_config.h"
+#include "launch/run/session.h"
+#include "launch/run/teacher_service.h"
 #include "parallel/pipeline/filled_gaps.h"
+#include "tests/support/run_limbeck.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/thread_ranks.h"
 
 namespace limbeck::launch {
 namespace {
@@ -90,6 +97,73 @@ TEST(ToLines, AStageSaysWhatItWaitsByWhatItCosts) {
                   "stage 1: layers 4 to 5; holds up to 1 chunk of activations, waits 20.0 % of a step's time by "
                   "what its layers cost: 50 % forward, 25 % for gradients of inputs, 25 % of weights",
                   HasSubstr("rank 0 F0F1"), HasSubstr("rank 1 ")));
+}
+
+/// On each of four ranks, of which the third one's pipeline is the other.
+void expect_told(const Pipeline& pipeline, const Pipeline& other, const std::string& difference) {
+  testing::run_ranks(4, [&](testing::RankWorld& world) {
+    check_same_pipeline(*world.comm, pipeline);
+    EXPECT_EQ(error_of([&] { check_same_pipeline(*world.comm, world.rank == 2 ? other : pipeline); }),
+              difference + ", expected the same on all ranks");
+  });
+}
+
+// The last stage goes F0 B0 F1 B1 and so on. Costs that differ and change nothing are nobody's concern.
+TEST(CheckSamePipeline, TheFirstActionThatIsAnotherIsNamed) {
+  RunConfig config = config_of();
+  config.batch.micro_batches = 4;
+  const Pipeline pipeline = pipeline_of(config, model_of(8), 2);
+  Pipeline other = pipeline;
+  other.costs.forward[0] *= 1 + 1e-15;
+  testing::run_ranks(
+      2, [&](testing::RankWorld& world) { check_same_pipeline(*world.comm, world.rank == 0 ? pipeline : other); });
+  std::swap(other.schedule.stages[1][2], other.schedule.stages[1][3]);
+  expect_told(pipeline, other, "pipeline.stage 1.action 2 is B1 on rank 2 and F1 on rank 0");
+  other = pipeline;
+  other.layers = {{0, 5}, {5, 3}};
+  expect_told(pipeline, other, "pipeline.stage 0.layers is 0 to 4 on rank 2 and 0 to 3 on rank 0");
+  other = pipeline;
+  other.schedule.stages[1].pop_back();
+  expect_told(pipeline, other,
+              "the end of pipeline.stage 1 stands on rank 2 where rank 0 has pipeline.stage 1.action 7");
+}
+
+/// What each of two ranks says, of which each runs a config with other settings.
+void expect_told_where_runs_begin(const testing::RunFolder& folder, const std::vector<std::string>& of_rank,
+                                  const std::string& difference) {
+  testing::run_ranks(
+      2,
+      [&](testing::RankWorld& world) {
+        const std::vector<std::string> sets = {"data.text=" + (folder.path() / "text").string(),
+                                               "data.cache_dir=" + (folder.path() / "tokens").string(),
+                                               "train.device=CPU",
+                                               "parallel.layout=pp2",
+                                               "model.num_layers=4",
+                                               "batch.micro_batches=4",
+                                               of_rank[static_cast<std::size_t>(world.rank)]};
+        Rank rank(world.comm, "pp2", 1);
+        EXPECT_THAT(error_of([&] {
+                      Session session(rank, load_given_config({folder.path() / "tiny.textproto"}, sets), make_log(1));
+                    }),
+                    HasSubstr(difference));
+      },
+      std::chrono::seconds(10));
+}
+
+TEST(CheckSamePipeline, RunsBeginWithIt) {
+  const testing::RunFolder folder("same_pipeline");
+  expect_told_where_runs_begin(folder, {"parallel.stages=[1,3]", "parallel.stages=[2,2]"},
+                               "pipeline.stage 0.layers is 0 to 1 on rank 1 and 0 on rank 0");
+  expect_told_where_runs_begin(folder, {"parallel.schedule=ONE_F_ONE_B", "parallel.schedule=ZERO_BUBBLE"},
+                               "pipeline.stage 0.action ");
+}
+
+TEST(CheckSamePipeline, ATeachersStagesBeginWithIt) {
+  testing::run_ranks(2, [](testing::RankWorld& world) {
+    const Rank rank(world.comm, "pp2", 1);
+    EXPECT_THAT(error_of([&] { on_stage(rank, {}, model_of(world.rank == 0 ? 4 : 6), 3); }),
+                HasSubstr("the teacher's pipeline.stage 0.layers is 0 to 2 on rank 1 and 0 to 1 on rank 0"));
+  });
 }
 
 // A head of 1000 rows of 4 is 8000 FLOP, as 22 layers: where it is not computed it takes none from the last stage.

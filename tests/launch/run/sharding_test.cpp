@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "tests/support/golden_steps.h"
 #include "tests/support/kept_state.h"
+#include "tests/support/saved_steps.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 #include "tests/support/written_state.h"
 
@@ -120,6 +123,47 @@ TEST_P(Shards, GoOnFromAnyOtherSetting) {
   expected.norms.erase(expected.norms.begin(), expected.norms.begin() + 3);
   expect_same(run(dealt, 2, from_plain, &plain_state), expected);
   expect_same(run(one, 2, from_sharded, &sharded_state), expected);
+}
+
+// From each to both others, by files: experts whose widths are cut, sharers that are neighbours, and stages whose
+// layers are dealt; of experts Muon steps on some stacks and AdamW on others. What is read, moments too, is what was
+// written in every bit, and the step behind it the next of one rank.
+TEST(Checkpoints, GoBetweenCutExpertsNeighboursAndDealtStages) {
+  const auto on = [](const char* layout, int ranks, const parallel::Sharding& sharding) {
+    Settings s = float64({.layout = layout, .ranks = ranks, .uses_muon = true});
+    s.sharding = sharding;
+    s.groups = {{.pattern = "*.experts.down", .adamw = true}, {.pattern = "*.experts.up", .adamw = true}};
+    return s;
+  };
+  const Settings cut = on("ep2etp2", 4, {}), neighbours = on("dp4", 4, {Sharded::Gradients, 2}),
+                 stages = on("dp2pp2", 4, {Sharded::Parameters});
+  const std::vector<Settings> order = {cut, neighbours, stages, cut, stages, neighbours, cut};
+  WrittenState of_alone;
+  const Seen alone = run(on("dp1", 1, {}), static_cast<int>(order.size()), of_alone);
+  const testing::TemporaryFolder folder;
+  Seen seen;  // its state: what the last step has left
+  for (const Settings& s : order) {
+    const std::size_t done = seen.losses.size();
+    SCOPED_TRACE(fmt::format("step {} under {}", done + 1, s.layout));
+    WrittenState read, written;
+    testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
+      testing::GoldenSteps steps(world.comm, s, core::Memory::cpu(1));
+      if (done > 0) testing::go_on_from(folder / fmt::format("step_{}", done), steps);
+      read.add(steps.state());
+      const testing::GoldenSteps::Step one = steps.run();
+      if (world.rank == 0) {
+        seen.losses.push_back(one.result.loss());
+        seen.norms.push_back(one.norm);
+      }
+      written.add(steps.state());
+      testing::save(steps, folder.path());
+    });
+    const std::map<std::string, std::vector<double>> begun = values_of(read.whole());
+    for (const auto& [name, values] : seen.state) EXPECT_EQ(begun.at(name), values) << name;
+    seen.state = values_of(written.whole());
+    EXPECT_EQ(begun.size(), seen.state.size());
+  }
+  expect_near(seen, alone, 1e-9);
 }
 
 // Of one rank, from ranks of which each has experts, or not, to others.

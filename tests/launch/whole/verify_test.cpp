@@ -97,7 +97,6 @@ TEST(Verify, BadInputIsOneLine) {
             "parallel.teacher_layout: layout 'tp2': the world has 3 ranks, expected a multiple of 2"},
            {"--layouts tp2 --precision bfloat16", "--precision"},
            {"--layouts tp2 --steps 0", "--steps"},
-           {"--layouts tp2 --set train.device=CUDA", "train.device is CUDA, expected mpirun for it"},
            {"--layouts tp2 --set data.text=nothing_there", "nothing_there"}}) {
     const Outcome outcome = folder.limbeck("verify tiny.textproto --quiet " + arguments);
     EXPECT_NE(outcome.code, 0) << arguments;
