@@ -1,5 +1,6 @@
 // What the steps of a run cost in exchanges between ranks, by axis of the mesh: bytes that were sent, and the time in
-// which a rank's computing thread waited. docs/parallelism.md, "What is exposed", says what is counted.
+// which a rank's computing thread or its GPU's kernels waited. docs/parallelism.md, "What is exposed", says what is
+// counted.
 //
 //     add_traffic(line, traffic);                                        // a step's fields of metrics.jsonl
 //     text += communication_text(communication_of(sum, steps, seconds)); // a table; "" without other ranks

@@ -85,7 +85,7 @@ class Engine {
   /// Throws where the world has failed, as a wait does.
   void check() const;
   Deadline deadline() const;
-  /// Of this rank's waits for operations of the engine, and of what it hands out in all groups.
+  /// Of this rank's waits, for operations of the engine and those of a device, and of what it hands out in all groups.
   CommTally& tally();
   /// The node of a rank of the world: a number that is equal on one node.
   int node_of(int rank) const;

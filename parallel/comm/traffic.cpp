@@ -1,7 +1,6 @@
 #include "parallel/comm/traffic.h"
 
 #include <algorithm>
-#include <functional>
 
 namespace limbeck::parallel {
 
@@ -22,6 +21,7 @@ bool Traffic::has(CommAxis axis) const {
 }
 
 Traffic CommTally::take() {
+  if (before_take_) before_take_(*this);
   Traffic taken;
   for (std::size_t i = 0; i < numbers_.size(); ++i)
     taken.numbers_[i] = numbers_[i].exchange(0, std::memory_order_relaxed);

@@ -1,5 +1,5 @@
-// What its exchanges with others cost a rank, by axis of the mesh: how long it waited, and the bytes that it handed
-// out.
+// What its exchanges with others cost a rank, by axis of the mesh: how long it waited, its thread that computes or the
+// queue of its GPU, and the bytes that it handed out.
 //
 //     CommTally& tally = group.engine().tally();     // of all groups of a rank
 //     tally.take();                                  // forgets what was before
@@ -13,8 +13,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
+#include <utility>
 
 namespace limbeck::parallel {
 
@@ -56,14 +58,17 @@ class CommTally {
   void sent(CommAxis axis, bool is_near, std::int64_t bytes) {
     add(axis, is_near ? Traffic::BytesInside : Traffic::BytesAcross, bytes);
   }
-  /// What was counted since the last call.
+  /// What was counted since the last call. From one thread.
   Traffic take();
+  /// Called by take() first, for what is known only then, as of a GPU's kernels; by its thread. Null: nothing.
+  void set_before_take(std::function<void(CommTally&)> count) { before_take_ = std::move(count); }
 
  private:
   void add(CommAxis axis, Traffic::Figure figure, std::int64_t amount) {
     numbers_[Traffic::place(axis, figure)].fetch_add(amount, std::memory_order_relaxed);
   }
   std::array<std::atomic<std::int64_t>, std::tuple_size_v<decltype(Traffic::numbers_)>> numbers_{};
+  std::function<void(CommTally&)> before_take_;
 };
 
 }  // namespace limbeck::parallel

@@ -6,7 +6,7 @@
 //     h.wait();                                                    // kernels that are queued from now on see the sum
 //
 // Each group has a stream of its own: an operation begins when the kernels queued before it have ended, and `wait`
-// makes those behind it wait for it; the host waits for nothing.
+// makes those behind it wait for it; the host waits for nothing. How long they did is counted with the group's axis.
 #pragma once
 
 #include <memory>

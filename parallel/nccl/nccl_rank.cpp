@@ -71,11 +71,15 @@ void check_nccl(ncclResult_t result, const std::string& what) {
 /// What the rank and its watch share.
 struct NcclState {
   NcclState(std::shared_ptr<WorldComm> all, kernels::Cuda device)
-      : world(std::move(all)), engine(world->engine()), cuda(std::move(device)) {}
+      : world(std::move(all)),
+        engine(world->engine()),
+        cuda(std::move(device)),
+        waits(std::make_shared<kernels::TimedWaits>(cuda.state->stream, comm_axis_names.size())) {}
 
   std::shared_ptr<WorldComm> world;
   Engine& engine;
   kernels::Cuda cuda;
+  std::shared_ptr<kernels::TimedWaits> waits;  // of the rank's kernels for collectives, by axis
 
   std::mutex mutex;  // of NCCL's calls, and of all that follows
   std::condition_variable changed;
@@ -204,18 +208,24 @@ std::optional<Whereabouts> NcclState::whereabouts() {
   return {};
 }
 
-NcclOperation::NcclOperation(CallName name, cudaStream_t kernels)
-    : called_(std::move(name)), kernels_(kernels), begins_(new_event()), done_(new_event()) {}
+NcclOperation::NcclOperation(CallName name, cudaStream_t kernels, std::shared_ptr<kernels::TimedWaits> waits,
+                             CommAxis axis)
+    : called_(std::move(name)),
+      kernels_(kernels),
+      waits_(std::move(waits)),
+      axis_(axis),
+      begins_(new_event()),
+      done_(new_event()) {}
 
 NcclOperation::~NcclOperation() {
   cudaEventDestroy(begins_);
   cudaEventDestroy(done_);
 }
 
-void NcclOperation::hold_kernels() const { check_cuda(cudaStreamWaitEvent(kernels_, done_, 0)); }
+void NcclOperation::hold_kernels() const { waits_->wait_for(done_, static_cast<std::size_t>(axis_)); }
 
 NcclChannel::NcclChannel(NcclState& state, WorldComm& group)
-    : state_(state), name_(group.name()), stream_(new_stream()) {
+    : state_(state), name_(group.name()), axis_(axis_of(name_)), stream_(new_stream()) {
   for (int r = 0; r < group.size(); ++r)
     if (r != group.rank()) others_.push_back(group.in_world(r));
 }
@@ -225,7 +235,7 @@ NcclChannel::~NcclChannel() { cudaStreamDestroy(stream_); }
 std::shared_ptr<NcclOperation> NcclChannel::queue(const CallName& called, const Start& start) {
   state_.engine.check();
   state_.engine.note(called);
-  auto operation = std::make_shared<NcclOperation>(called, state_.cuda.state->stream);
+  auto operation = std::make_shared<NcclOperation>(called, state_.cuda.state->stream, state_.waits, axis_);
   std::unique_lock lock(state_.mutex);
   if (state_.is_aborted) state_.engine.check();
   check_cuda(cudaEventRecord(operation->begins_, operation->kernels_));
@@ -276,6 +286,10 @@ NcclRank::NcclRank(std::shared_ptr<WorldComm> world, const kernels::Cuda& cuda)
     const auto here = state.lock();
     return here ? here->whereabouts() : std::nullopt;
   });
+  state_->engine.tally().set_before_take([waits = state_->waits](CommTally& tally) {
+    for (std::size_t axis = 0; axis < comm_axis_names.size(); ++axis)
+      tally.waited(static_cast<CommAxis>(axis), waits->take(axis));
+  });
   watch_ = core::start_thread("the watch over NCCL", [state = state_] { state->watch(); });
 }
 
@@ -299,6 +313,7 @@ NcclRank::~NcclRank() {
     has_gone = s.changed.wait_until(lock, until, [&] { return s.has_gone; });
   }
   s.engine.set_elsewhere(nullptr);
+  s.engine.tally().set_before_take(nullptr);
   s.cuda.state->while_waiting = nullptr;
   if (has_gone && is_good) return;
   for (kernels::Polling polling; has_gone && cudaStreamQuery(s.cuda.state->stream) == cudaErrorNotReady;

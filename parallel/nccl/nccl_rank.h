@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "kernels/cuda/cuda_state.h"
+#include "kernels/cuda/timed_waits.h"
 #include "parallel/comm/engine.h"
 #include "parallel/comm/world.h"
 
@@ -45,7 +46,8 @@ struct NcclState;
 /// An operation on a group's stream.
 class NcclOperation {
  public:
-  NcclOperation(CallName name, cudaStream_t kernels);
+  /// `waits` are those of `kernels`, the rank's stream.
+  NcclOperation(CallName name, cudaStream_t kernels, std::shared_ptr<kernels::TimedWaits> waits, CommAxis axis);
   ~NcclOperation();
   NcclOperation(const NcclOperation&) = delete;
   NcclOperation& operator=(const NcclOperation&) = delete;
@@ -59,6 +61,8 @@ class NcclOperation {
 
   CallName called_;
   cudaStream_t kernels_;
+  std::shared_ptr<kernels::TimedWaits> waits_;
+  CommAxis axis_;
   cudaEvent_t begins_ = nullptr, done_ = nullptr;
   std::optional<std::chrono::steady_clock::time_point> seen_to_begin_;
 };
@@ -81,6 +85,7 @@ class NcclChannel {
 
   NcclState& state_;
   std::string name_;
+  CommAxis axis_;
   std::vector<int> others_;  // of the group, in the world
   cudaStream_t stream_ = nullptr;
   ncclComm_t comm_ = nullptr;

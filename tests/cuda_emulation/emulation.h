@@ -16,7 +16,8 @@
 // What may come in any order is drawn by a seed: lanes, warps, blocks, streams, and how early queued work runs. What
 // breaks CUDA's rules ends the program with one line, "cuda emulation: KERNEL, block [x,y,z], thread [x,y,z]: ...". The
 // host cannot touch a GPU's memory; new memory is NaN; what is beyond an allocation or was freed cannot be touched by
-// kernels either. A rank is a process, or a thread with a GPU of its own (cudaSetDevice).
+// kernels either. A rank is a process, or a thread with a GPU of its own (cudaSetDevice). Events tell times of a clock
+// on which streams go on side by side, in whichever order they are run here (runtime/machine.h).
 //
 // What it cannot see: whether accesses of a warp are coalesced, conflicts of banks, occupancy and registers, memory
 // that is weakly ordered within a launch, instructions of the tensor cores other than mma.m16n8k16 and ldmatrix.x4, how

@@ -36,6 +36,7 @@ class Together {
       Transfer& transfer = *p.part.transfer;
       if (!p.part.participant().arrived) {
         p.part.participant().arrived = true;
+        p.part.participant().arrived_at = p.stream->at;
         machine().notify();
       }
       all_arrived &= transfer.all_arrived();
@@ -46,6 +47,7 @@ class Together {
       if (Transfer& transfer = *p.part.transfer; transfer.state == Transfer::State::waiting) {
         transfer.state = Transfer::State::running;
         mine_.push_back(p.part.transfer);
+        p.stream->at = std::max({p.stream->at, transfer.all_arrived_at(), links_since()});
       }
     return true;
   }
@@ -55,8 +57,14 @@ class Together {
   }
 
   void finish() {
-    for (const auto& transfer : mine_) transfer->state = Transfer::State::done;
-    for (const GroupedPart& p : parts_) --p.self->num_unfinished;
+    for (const auto& transfer : mine_) {
+      transfer->state = Transfer::State::done;
+      transfer->done_at = parts_.front().stream->at;
+    }
+    for (const GroupedPart& p : parts_) {
+      --p.self->num_unfinished;
+      p.stream->at = std::max(p.stream->at, p.part.transfer->done_at);
+    }
   }
 
   std::string text() const {

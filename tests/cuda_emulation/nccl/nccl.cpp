@@ -28,6 +28,7 @@ ncclResult_t nccl_call(const char* name, F&& f) {
 }
 
 std::atomic<Links> links_now{Links::Good};
+Time links_set_at;  // guarded by the machine's mutex
 std::atomic<bool> hanging_mismatches{false};
 std::atomic<const char*> spoiled{nullptr};
 
@@ -88,9 +89,11 @@ bool is_peer(ncclComm_t comm, int rank) {
 namespace limbeck::emulation {
 
 Links links() { return links_now; }
+std::chrono::steady_clock::time_point links_since() { return links_set_at; }
 void set_links(Links links) {
-  links_now = links;
   const Lock lock(machine().mutex);
+  links_now = links;
+  links_set_at = std::chrono::steady_clock::now();
   machine().notify();
 }
 bool mismatches_hang() { return hanging_mismatches; }

@@ -169,6 +169,12 @@ bool Transfer::all_arrived() const {
   return std::all_of(participants.begin(), participants.end(), [](const Participant& p) { return p.arrived; });
 }
 
+std::chrono::steady_clock::time_point Transfer::all_arrived_at() const {
+  std::chrono::steady_clock::time_point last;
+  for (const Participant& p : participants) last = std::max(last, p.arrived_at);
+  return last;
+}
+
 std::string Transfer::text_of(const Participant& p) const {
   const std::string_view name = p.called;
   std::string text = fmt::format("{} of {} {}", name, kind.count, emulation::text_of(kind.type));

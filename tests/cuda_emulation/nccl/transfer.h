@@ -4,6 +4,7 @@
 
 #include <nccl.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -29,16 +30,20 @@ struct Participant {
   std::string_view called;  // NCCL's function
   const void* from = nullptr;
   void* to = nullptr;
-  bool joined = false;   // has called
-  bool arrived = false;  // its stream has come so far
+  bool joined = false;                                    // has called
+  bool arrived = false;                                   // its stream has come so far
+  std::chrono::steady_clock::time_point arrived_at = {};  // by its GPU's clock
 };
 
 struct Transfer {
   TransferKind kind;
   std::vector<Participant> participants;
   enum class State { waiting, running, done } state = State::waiting;
+  std::chrono::steady_clock::time_point done_at = {};
 
   bool all_arrived() const;
+  /// When the last of them did.
+  std::chrono::steady_clock::time_point all_arrived_at() const;
   /// "ncclAllReduce of 10 float32 (sum) by rank 0".
   std::string text_of(const Participant& participant) const;
   /// Who has not come, such as "rank 1 has not come"; those that have not called before those that wait elsewhere.

@@ -35,6 +35,13 @@ HostThread& thread_of_host(int device) {
   return threads[static_cast<std::size_t>(device)];
 }
 
+/// Its first operation may run, but for what that itself waits for.
+void come_to_next(Stream& stream) {
+  const Operation& next = stream.queue.front();
+  stream.at = std::max(stream.at, next.queued_at);
+  for (const auto& before : next.before) stream.at = std::max(stream.at, before.first->at);
+}
+
 }  // namespace
 
 std::string running_operation() { return running == nullptr ? "" : running->what(); }
@@ -116,16 +123,16 @@ void Machine::enqueue(const std::shared_ptr<Stream>& stream, Operation operation
     for (const auto& other : own.streams)
       if (other != stream && other->blocking) comes_after(other);
   }
+  went_on_at_ = operation.queued_at = std::chrono::steady_clock::now();
   stream->queue.push_back(std::move(operation));
   ++stream->num_queued;
-  went_on_at_ = std::chrono::steady_clock::now();
   changed_.notify_all();
 }
 
 void Machine::run_front(Lock& lock, std::shared_ptr<Stream> stream) {
   Operation& operation = stream->queue.front();
   stream->running = true;
-  if (operation.run != nullptr) run_open(lock, operation, stream->device);
+  if (operation.run != nullptr) stream->at += run_open(lock, operation, stream->device);
   note_order(*stream, operation);
   if (operation.finish != nullptr) operation.finish();
   stream->queue.pop_front();
@@ -135,13 +142,15 @@ void Machine::run_front(Lock& lock, std::shared_ptr<Stream> stream) {
   changed_.notify_all();
 }
 
-void Machine::run_open(Lock& lock, const Operation& operation, int ordinal) {
+Time::duration Machine::run_open(Lock& lock, const Operation& operation, int ordinal) {
   std::vector<int> open = operation.devices;
   open.push_back(ordinal);
   for (const int i : open) device(i).memory.open();
   lock.unlock();
   running = &operation;
+  const Time begin = std::chrono::steady_clock::now();
   operation.run();
+  const Time::duration took = std::chrono::steady_clock::now() - begin;
   running = nullptr;
   lock.lock();
   for (const int i : open) {
@@ -150,6 +159,7 @@ void Machine::run_open(Lock& lock, const Operation& operation, int ordinal) {
       fail("something was written {} of GPU {}, by {}", what, i, operation.what());
     memory.close();
   }
+  return took;
 }
 
 void Machine::note_order(Stream& stream, const Operation& operation) {
@@ -181,6 +191,7 @@ bool Machine::step(Lock& lock, int ordinal) {
     const Operation& front = stream->queue.front();
     const auto is_done = [](const auto& before) { return before.first->num_done >= before.second; };
     if (!std::all_of(front.before.begin(), front.before.end(), is_done)) continue;
+    come_to_next(*stream);
     if (front.ready != nullptr && !front.ready()) continue;
     run_front(lock, stream);
     return true;

@@ -28,6 +28,9 @@
 namespace limbeck::emulation {
 
 using Lock = std::unique_lock<std::mutex>;
+/// Of a GPU's clock, which is the host's, but that streams go on side by side there, however the threads that run them
+/// take turns: work begins once it is queued and what it comes after is done, and takes as long as it runs.
+using Time = std::chrono::steady_clock::time_point;
 
 struct Stream;
 
@@ -41,6 +44,7 @@ struct Operation {
   std::vector<MemoryRange> reads = {}, writes = {};  // but those of kernels
   std::vector<std::pair<std::shared_ptr<Stream>, std::uint64_t>> before = {};  // so many of other streams come first
   Clock known = {};                                                            // to the host when it was queued
+  Time queued_at = {};
 };
 
 /// What is queued on a stream instead of being run.
@@ -59,6 +63,7 @@ struct Stream {
   std::uint64_t num_queued = 0, num_done = 0;
   std::shared_ptr<Capture> capture;  // null: it runs
   Clock clock;                       // what its last operation came after
+  Time at;                           // the end of its last operation, and the begin of the next once that may run
   bool is_done() const { return num_done == num_queued; }
 };
 
@@ -105,7 +110,7 @@ class Machine {
   bool step(Lock& lock, int device);
   bool step_any(Lock& lock, int device);
   void run_front(Lock& lock, std::shared_ptr<Stream> stream);
-  void run_open(Lock& lock, const Operation& operation, int device);
+  Time::duration run_open(Lock& lock, const Operation& operation, int device);  // how long it ran
   void note_order(Stream& stream, const Operation& operation);
   [[noreturn]] void fail_waiting(const std::function<std::string()>& what) const;
   Random& random();

@@ -19,7 +19,7 @@ struct EventState {
   int device = 0;
   bool timed = true;
   std::uint64_t num_recorded = 0, num_done = 0;
-  std::chrono::steady_clock::time_point done_at;
+  Time done_at;
   Clock clock;  // of the stream when it was recorded
 };
 
@@ -68,7 +68,7 @@ cudaError_t record(cudaEvent_t event, cudaStream_t stream_handle) {
                              nullptr,
                              [state, number, stream = stream.get()] {
                                state->num_done = std::max(state->num_done, number);
-                               state->done_at = std::chrono::steady_clock::now();
+                               state->done_at = stream->at;
                                state->clock = stream->clock;
                              },
                              {}});
@@ -151,7 +151,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream_handle, cudaEvent_t event, u
                       {[device = state->device] { return "the wait for an event of GPU " + std::to_string(device); },
                        [state, number = state->num_recorded] { return state->num_done >= number; },
                        nullptr,
-                       [state, stream = stream.get()] { merge(stream->clock, state->clock); },
+                       [state, stream = stream.get()] {
+                         merge(stream->clock, state->clock);
+                         stream->at = std::max(stream->at, state->done_at);
+                       },
                        {}});
     return cudaSuccess;
   });

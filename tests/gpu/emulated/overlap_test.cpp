@@ -1,7 +1,13 @@
-// What goes on while collectives are held up: had it to wait for one, it would never come.
+// What goes on while collectives are held up: had it to wait for one, it would never come. And how long kernels stand
+// still for them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "core/ops/linear.h"
@@ -9,6 +15,7 @@
 #include "parallel/axes/communicators.h"
 #include "parallel/axes/expert_comm.h"
 #include "parallel/axes/gradient_sync.h"
+#include "parallel/comm/engine.h"
 #include "tests/cuda_emulation/emulation.h"
 #include "tests/gpu/peers.h"
 
@@ -18,8 +25,11 @@ namespace {
 using core::DType;
 using core::Tensor;
 using core::Var;
+using parallel::CommAxis;
+using parallel::Traffic;
 using ::testing::Each;
 using testing::GpuGroup;
+using namespace std::chrono_literals;
 
 /// No collective that is queued from here on comes to its end before this goes.
 class Held {
@@ -143,6 +153,53 @@ TEST(GpuOverlap, StagesSendBesideWhatTheLastOneSays) {
       expect(kind, 10 + (me + 3 - by) % 3, (me + 3 - by) % 3);
     }
     for (std::int64_t said = 1; me != last && said <= 3; ++said) expect(Kind::Taught, said, last);
+  });
+}
+
+/// For a GPU.
+void queue_400_ms(const GpuGroup& group) {
+  const auto& cuda = std::get<kernels::Cuda>(group.memory->device());
+  kernels::check_cuda(cudaLaunchHostFunc(
+      cuda.state->stream, [](void*) { std::this_thread::sleep_for(400ms); }, nullptr));
+}
+
+/// What is counted of a sum that is held up for 200 ms, with kernels that go on beside it, or none; and before it ends.
+struct HeldSum {
+  Traffic under_way, done;
+};
+HeldSum counted_of_held_sum(const GpuGroup& group, parallel::WorldComm& axis, bool has_kernels) {
+  parallel::CommTally& tally = group.comm->engine().tally();
+  HeldSum counted;
+  const Tensor x = filled(group.memory, {4}, 1);
+  {
+    const Held held(group);
+    tally.take();
+    core::CommHandle sum = axis.all_reduce_async(x, core::Reduce::Sum);
+    const auto until = std::chrono::steady_clock::now() + 200ms;
+    if (has_kernels) queue_400_ms(group);
+    sum.wait();
+    counted.under_way = tally.take();  // which may run the kernels, here
+    std::this_thread::sleep_until(until);
+  }
+  EXPECT_THAT(core::host_values<float>(x), Each(2));
+  counted.done = tally.take();
+  return counted;
+}
+
+TEST(GpuOverlap, WhatKernelsWaitForIsExposedInItsAxisAndWhatGoesOnBesideThemIsNot) {
+  testing::run_ranks(2, [](testing::RankWorld& world) {
+    const GpuGroup group(world);
+    const auto tp = group.comm->split(0, world.rank, "tp"), dp = group.comm->split(0, world.rank, "dp gradients");
+    const auto waited = [](const Traffic& traffic, CommAxis axis) {
+      return std::chrono::nanoseconds(traffic.at(axis, Traffic::WaitedNs));
+    };
+    const HeldSum alone = counted_of_held_sum(group, *tp, false), beside = counted_of_held_sum(group, *dp, true);
+    EXPECT_EQ(waited(alone.under_way, CommAxis::Tp), 0ns);  // nobody waits to know
+    EXPECT_GT(waited(alone.done, CommAxis::Tp), 100ms);
+    EXPECT_EQ(waited(alone.done, CommAxis::Dp), 0ns);
+    EXPECT_GT(beside.under_way.at(CommAxis::Dp, Traffic::BytesInside), 0);
+    EXPECT_LT(waited(beside.done, CommAxis::Dp), 100ms);
+    EXPECT_EQ(waited(beside.done, CommAxis::Tp), 0ns);
   });
 }
 
