@@ -64,8 +64,9 @@ struct Engine::State {
     world.stop(when + who);
   }
   void look(WaitLimit& limit, const std::string& what, const std::vector<Missing>& missing) {
+    const auto since = Clock::now();
     const HeldUp by = missing.empty() ? HeldUp() : world.who_is_missing(missing);
-    if (limit.misses(by.only_by_disks, Clock::now())) miss(what, by.who);
+    if (limit.misses(by.only_by_disks, since)) miss(what, by.who);
   }
   [[noreturn]] void throw_failure() const {
     if (failure->origin == rank) throw core::Error(failure->message);

@@ -2,8 +2,10 @@
 // hold up then has its deadline from there on, so that what follows the disk has its time too.
 //
 //     WaitLimit limit(deadline, Clock::now());
-//     while (!done.wait_until(lock, limit.next_look(), is_done))
-//       if (limit.misses(held_up.only_by_disks, Clock::now())) stop();
+//     while (!done.wait_until(lock, limit.next_look(), is_done)) {
+//       const auto now = Clock::now();
+//       if (limit.misses(who_holds_it_up().only_by_disks, now)) stop();
+//     }
 #pragma once
 
 #include <algorithm>
@@ -24,7 +26,7 @@ class WaitLimit {
   static Deadline between(Deadline deadline) { return deadline / 4 + std::chrono::milliseconds(1); }
   /// The next one, at the end of the deadline at the latest.
   Clock::time_point next_look() const { return std::min(look_, end_); }
-  /// Whether the deadline has passed, at a look that ends now.
+  /// Whether the deadline had passed at a look that began `now`. Asking takes time, in which the wait may end.
   bool misses(bool only_by_disks, Clock::time_point now) {
     if (only_by_disks) end_ = now + deadline_;
     look_ = now + between(deadline_);

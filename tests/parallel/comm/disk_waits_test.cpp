@@ -108,6 +108,7 @@ TEST(DiskWaits, HoldUpWhereEachAtTheEndOfAChainHasOne) {
   EXPECT_EQ(held_up_by({1}, {{1, reads}}).who, "; rank 1 waits for a disk at step 7: it reads a");
   EXPECT_TRUE(held_up_by({1, 2}, {{1, reads}, {2, waits_for(3)}, {3, reads}}).only_by_disks);
   EXPECT_FALSE(held_up_by({1, 2}, {{1, reads}, {2, computes}}).only_by_disks);
+  EXPECT_FALSE(held_up_by({1, 2}, {{1, computes}, {2, reads}}).only_by_disks);
   EXPECT_FALSE(held_up_by({1, 2}, {{1, reads}, {2, std::nullopt}}).only_by_disks);
   EXPECT_FALSE(held_up_by({2}, {{2, waits_for(3)}, {3, computes}}).only_by_disks);
   EXPECT_FALSE(held_up_by({1}, {{1, waits_for(2)}, {2, waits_for(1)}}).only_by_disks);
