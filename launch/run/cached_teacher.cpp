@@ -19,8 +19,12 @@ using core::fail_usage;
 using core::Tensor;
 
 CachedTeacher::CachedTeacher(std::shared_ptr<const data::TeacherCache> cache, TokensOf tokens_of, double temperature,
-                             DType dtype)
-    : cache_(std::move(cache)), tokens_of_(std::move(tokens_of)), temperature_(temperature), dtype_(dtype) {
+                             DType dtype, parallel::FileWaits* waits)
+    : cache_(std::move(cache)),
+      tokens_of_(std::move(tokens_of)),
+      temperature_(temperature),
+      dtype_(dtype),
+      waits_(waits) {
   const data::CacheContents& contents = cache_->contents();
   const auto place = contents.place_of(is_whole() ? 1 : temperature);
   if (!place)
@@ -31,13 +35,13 @@ CachedTeacher::CachedTeacher(std::shared_ptr<const data::TeacherCache> cache, To
 }
 
 CachedTeacher::CachedTeacher(const std::filesystem::path& folder, const data::Mixture& text, const CacheOwner& owner,
-                             double temperature, DType dtype)
+                             double temperature, DType dtype, parallel::FileWaits* waits)
     : CachedTeacher(
           std::make_shared<const data::TeacherCache>(folder),
           [&text](const data::TokenBatch::Piece& piece) {
             return text.sources().at(piece.source).file().read(piece.document);
           },
-          temperature, dtype) {
+          temperature, dtype, waits) {
   data::CacheIdentity wanted = cache_->identity();
   if (!owner.teacher.empty()) wanted.teacher = owner.teacher, wanted.teacher_source = owner.source;
   wanted.tokenizer_tokens = data::named_size(*owner.tokenizer);
@@ -60,14 +64,14 @@ CachedTeacher::CachedTeacher(const std::filesystem::path& folder, const data::Mi
 CachedTeacher::~CachedTeacher() = default;
 
 std::unique_ptr<CachedTeacher> CachedTeacher::to_measure() const {
-  return std::unique_ptr<CachedTeacher>(new CachedTeacher(cache_, tokens_of_, 1, dtype_));
+  return std::unique_ptr<CachedTeacher>(new CachedTeacher(cache_, tokens_of_, 1, dtype_, waits_));
 }
 
 std::unique_ptr<CachedTeacher> CachedTeacher::to_measure(std::span<const data::Document> documents) const {
   const auto tokens_of = [documents](const data::TokenBatch::Piece& piece) {
     return documents[static_cast<std::size_t>(piece.document)].ids;
   };
-  return std::unique_ptr<CachedTeacher>(new CachedTeacher(cache_, tokens_of, 1, dtype_));
+  return std::unique_ptr<CachedTeacher>(new CachedTeacher(cache_, tokens_of, 1, dtype_, waits_));
 }
 
 std::int64_t CachedTeacher::num_missing(std::span<const data::Document> documents) const {
@@ -99,6 +103,10 @@ data::TeacherCache::Place CachedTeacher::place_of(const data::TokenBatch::Piece&
   const std::scoped_lock lock(mutex_);
   places_.emplace(key, *place);
   return *place;
+}
+
+parallel::FileWait CachedTeacher::reading() const {
+  return {waits_, [this] { return "reads " + cache_->folder().string(); }};
 }
 
 CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
@@ -184,9 +192,12 @@ class CachedTeacher::WholeRows final : public core::TargetSource {
 
   Tensor logits(std::int64_t first, std::int64_t count) override {
     const auto since = std::chrono::steady_clock::now();
-    if (!ahead_ || ahead_->first != first || ahead_->count != count) begin(first, count);
+    {
+      const parallel::FileWait scope = teacher_.reading();
+      if (!ahead_ || ahead_->first != first || ahead_->count != count) begin(first, count);
+      ahead_->thread.join();
+    }
     const std::unique_ptr<Chunk> chunk = std::move(ahead_);
-    chunk->thread.join();
     if (chunk->error) std::rethrow_exception(chunk->error);
     begin(first + count, count);
     teacher_.figures_.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
@@ -256,8 +267,8 @@ void CachedTeacher::prefetch(std::vector<data::TokenBatch> batches) {
   jobs_.push_back(std::move(job));
 }
 
-CachedTeacher::Part CachedTeacher::take(const core::MemoryPtr& memory, const data::TokenBatch& batch) {
-  const auto begin = std::chrono::steady_clock::now();
+CachedTeacher::Rows CachedTeacher::rows_of(const data::TokenBatch& batch) {
+  const parallel::FileWait scope = reading();
   if (ready_.empty() && !jobs_.empty()) {
     const std::unique_ptr<Job> job = std::move(jobs_.front());
     jobs_.pop_front();
@@ -265,15 +276,19 @@ CachedTeacher::Part CachedTeacher::take(const core::MemoryPtr& memory, const dat
     if (job->error) std::rethrow_exception(job->error);
     for (Rows& rows : job->rows) ready_.push_back(std::move(rows));
   }
-  Rows rows;
-  if (!ready_.empty() && ready_.front().tokens == batch.tokens) {
-    rows = std::move(ready_.front());
-    ready_.pop_front();
-  } else {  // other text is read than was said before
+  if (ready_.empty() || ready_.front().tokens != batch.tokens) {  // other text is read than was said before
     ready_.clear();
     jobs_.clear();
-    rows = read(batch);
+    return read(batch);
   }
+  Rows rows = std::move(ready_.front());
+  ready_.pop_front();
+  return rows;
+}
+
+CachedTeacher::Part CachedTeacher::take(const core::MemoryPtr& memory, const data::TokenBatch& batch) {
+  const auto begin = std::chrono::steady_clock::now();
+  const Rows rows = rows_of(batch);
   figures_.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   figures_.kept_mass += rows.kept_mass;
   figures_.tokens += rows.num_targets;

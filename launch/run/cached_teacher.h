@@ -29,6 +29,7 @@
 #include "data/text/mixture.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/run/known_teacher.h"
+#include "parallel/comm/file_waits.h"
 
 namespace limbeck::launch {
 
@@ -42,9 +43,10 @@ struct CacheOwner {
 class CachedTeacher {
  public:
   /// Throws a UsageError, which names the cache and says what it is of, where that is another teacher, tokenizer or
-  /// text, or where `temperature` is none of its own; whole distributions are of every temperature.
+  /// text, or where `temperature` is none of its own; whole distributions are of every temperature. `waits`: the
+  /// rank's, which says while it waits for what is read; null: nobody asks.
   CachedTeacher(const std::filesystem::path& folder, const data::Mixture& text, const CacheOwner& owner,
-                double temperature, core::DType dtype);
+                double temperature, core::DType dtype, parallel::FileWaits* waits = nullptr);
   ~CachedTeacher();
   CachedTeacher(const CachedTeacher&) = delete;
   CachedTeacher& operator=(const CachedTeacher&) = delete;
@@ -98,7 +100,7 @@ class CachedTeacher {
  private:
   using TokensOf = std::function<std::vector<std::int32_t>(const data::TokenBatch::Piece&)>;  // of its document
   CachedTeacher(std::shared_ptr<const data::TeacherCache> cache, TokensOf tokens_of, double temperature,
-                core::DType dtype);
+                core::DType dtype, parallel::FileWaits* waits);
   class WholeRows;
   /// Columns of a batch's targets on the host.
   struct Rows {
@@ -116,6 +118,10 @@ class CachedTeacher {
     std::jthread thread;
   };
   Rows read(const data::TokenBatch& batch);
+  /// Those of a batch, waited for, or read where they are not on their way.
+  Rows rows_of(const data::TokenBatch& batch);
+  /// While the rank waits for the cache's files.
+  parallel::FileWait reading() const;
   /// Of tokens [first, first + count) into rows of `columns`; zeros where there is nothing.
   std::vector<float> read_whole(const data::TokenBatch& batch, std::int64_t first, std::int64_t count,
                                 std::int64_t first_column, std::int64_t columns);
@@ -126,6 +132,7 @@ class CachedTeacher {
   TokensOf tokens_of_;
   double temperature_;
   core::DType dtype_;
+  parallel::FileWaits* waits_;
   std::size_t plain_ = 0, tempered_ = 0;  // places of temperature 1 and of the training's
   std::mutex mutex_;
   std::map<std::pair<std::size_t, std::int64_t>, data::TeacherCache::Place> places_;  // by source and document

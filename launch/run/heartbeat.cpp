@@ -26,11 +26,12 @@ namespace {
 constexpr auto period = std::chrono::seconds(1);
 constexpr std::size_t record_bytes = 1024;  // always the same, so that a file is overwritten in place and never cut
 
-/// A line of that length. Of an operation's name the beginning is enough.
+/// A line of that length. Of the names of an operation and a file the beginning is enough.
 std::string record_of(Beat beat) {
   std::string text = to_json(beat).dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
-  while (text.size() >= record_bytes && !beat.operation.empty()) {
-    beat.operation.resize(beat.operation.size() / 2);
+  while (text.size() >= record_bytes && !(beat.operation.empty() && beat.disk.empty())) {
+    std::string& longer = beat.operation.size() > beat.disk.size() ? beat.operation : beat.disk;
+    longer.resize(longer.size() / 2);
     text = to_json(beat).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
   }
   text.resize(record_bytes - 1, ' ');
@@ -40,14 +41,9 @@ std::string record_of(Beat beat) {
 }  // namespace
 
 nlohmann::ordered_json to_json(const Beat& beat) {
-  return {{"rank", beat.rank},
-          {"host", beat.host},
-          {"pid", beat.pid},
-          {"step", beat.step},
-          {"operation", beat.operation},
-          {"operations", beat.operations},
-          {"waiting", beat.is_waiting},
-          {"time", beat.time}};
+  return {{"rank", beat.rank},          {"host", beat.host},           {"pid", beat.pid},
+          {"step", beat.step},          {"operation", beat.operation}, {"operations", beat.operations},
+          {"waiting", beat.is_waiting}, {"disk", beat.disk},           {"time", beat.time}};
 }
 
 std::optional<Beat> read_beat(const fs::path& file) {
@@ -63,6 +59,7 @@ std::optional<Beat> read_beat(const fs::path& file) {
                 .operations = json.at("operations").get<std::int64_t>(),
                 .operation = json.at("operation").get<std::string>(),
                 .is_waiting = json.at("waiting").get<bool>(),
+                .disk = json.value("disk", ""),  // older ones have none
                 .time = json.at("time").get<double>()};
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
@@ -118,6 +115,7 @@ void Heartbeat::look() {
   beat_.operation = here.at.operation;
   beat_.operations = here.at.number;
   beat_.is_waiting = here.is_waiting;
+  beat_.disk = here.disk;
 }
 
 void Heartbeat::write() {

@@ -31,7 +31,8 @@ struct Beat {
   std::int64_t operations = 0;  // that it has begun with other ranks
   std::string operation = {};   // the one that it waits in, or else its last
   bool is_waiting = false;
-  double time = 0;  // seconds since 1970, by its own clock
+  std::string disk = {};  // what it waits for a disk with: "reads data/train.bin"; "" while it does not
+  double time = 0;        // seconds since 1970, by its own clock
   friend bool operator==(const Beat&, const Beat&) = default;
 };
 

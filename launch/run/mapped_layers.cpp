@@ -1,18 +1,21 @@
 #include "launch/run/mapped_layers.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "core/nn/layers_ahead.h"
 #include "data/files/mapped_file.h"
 
 namespace limbeck::launch {
 
-MappedLayers::MappedLayers(nn::Transformer& model) {
+MappedLayers::MappedLayers(nn::Transformer& model, parallel::FileWaits* waits) : waits_(waits) {
   layers_.resize(static_cast<std::size_t>(model.config().num_layers));
   for (const core::Parameter* p : model.parameters()) {
     if (!p->value.memory()->is_host() || p->value.bytes() == 0) continue;
     const std::byte* begin = p->value.host_raw();
-    if (data::mapped_file_at(begin) == nullptr) continue;
+    const char* const file = data::mapped_file_at(begin);
+    if (file == nullptr) continue;
+    if (file_.empty()) file_ = file;
     bytes_ += p->value.bytes();
     if (const auto layer = nn::layer_of(*p))
       layers_.at(static_cast<std::size_t>(*layer)).emplace_back(begin, static_cast<std::size_t>(p->value.bytes()));
@@ -29,7 +32,9 @@ void MappedLayers::watch(nn::Pass& pass) const {
   const auto first = static_cast<std::size_t>(std::ranges::find_if(layers_, has_some) - layers_.begin());
   ask_for(first);
   ask_for(first + 1);
-  pass.gives = [this, before = std::move(pass.gives)](std::int64_t layer, const core::Var& out) {
+  auto scope = std::make_shared<parallel::FileWait>(waits_, [this] { return "reads " + file_; });  // for the whole pass
+  pass.gives = [this, scope = std::move(scope), before = std::move(pass.gives)](std::int64_t layer,
+                                                                                const core::Var& out) {
     if (before) before(layer, out);
     for (const auto& place : layers_.at(static_cast<std::size_t>(layer))) data::release_mapped(place);
     ask_for(static_cast<std::size_t>(layer) + 2);

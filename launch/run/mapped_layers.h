@@ -8,20 +8,23 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/nn/transformer.h"
+#include "parallel/comm/file_waits.h"
 
 namespace limbeck::launch {
 
 class MappedLayers {
  public:
-  /// Of the weights that the model has now; it must outlive this.
-  explicit MappedLayers(nn::Transformer& model);
+  /// Of the weights that the model has now; it must outlive this. `waits`: the rank's; null: nobody asks.
+  explicit MappedLayers(nn::Transformer& model, parallel::FileWaits* waits = nullptr);
   /// That lie in mapped files.
   std::int64_t bytes() const { return bytes_; }
   /// The first two layers that the model has are asked for now; behind each layer its own pages go, and the next but
-  /// one is asked for. Beside what the pass does with Pass::gives already. This must outlive the pass.
+  /// one is asked for. Beside what the pass does with Pass::gives already. This must outlive the pass, in which the
+  /// rank waits for the disk wherever it comes to pages that are not there.
   void watch(nn::Pass& pass) const;
 
  private:
@@ -30,6 +33,8 @@ class MappedLayers {
 
   std::vector<Places> layers_;
   std::int64_t bytes_ = 0;
+  std::string file_;  // of the first
+  parallel::FileWaits* waits_;
 };
 
 }  // namespace limbeck::launch

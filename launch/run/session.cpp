@@ -19,6 +19,7 @@
 #include "launch/run/same_everywhere.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_cache.h"
+#include "parallel/comm/engine.h"
 
 namespace limbeck::launch {
 
@@ -371,7 +372,17 @@ std::optional<HeldOut> Session::held_out() {
 }
 
 StepText Session::step_text(std::int64_t next_sample) const {
-  return text_of_step(*text, next_sample, config.batch.sequences_per_step);
+  parallel::FileWaits& waits = rank.mesh().world().engine().file_waits();
+  const auto words = [&sources = text->sources()] {
+    return "reads " + *core::name_of_many(sources.front().file().prefix() + ".bin", sources.size());
+  };
+  const parallel::FileWait scope(&waits, words);
+  StepText step = text_of_step(*text, next_sample, config.batch.sequences_per_step);
+  step.fetch = [&waits, words, fetch = std::move(step.fetch)](std::int64_t first, std::int64_t count) {
+    const parallel::FileWait while_read(&waits, words);
+    return fetch(first, count);
+  };
+  return step;
 }
 
 }  // namespace limbeck::launch

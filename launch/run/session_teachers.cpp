@@ -11,6 +11,7 @@
 #include "launch/run/session.h"
 #include "launch/run/teacher_loading.h"
 #include "launch/run/teacher_service.h"
+#include "parallel/comm/engine.h"
 
 namespace limbeck::launch {
 
@@ -184,7 +185,8 @@ void Session::open_cache(const Log& log) {
   while_others_hear(rank, [&] {
     cached_teacher = std::make_unique<CachedTeacher>(
         found.teacher->cache, *text, CacheOwner{teacher_fingerprint, config.teacher->source, tokenizer.get()},
-        config.objective.temperature, core::sum_dtype(config.precision.compute));
+        config.objective.temperature, core::sum_dtype(config.precision.compute),
+        &rank.mesh().world().engine().file_waits());
   });
   const data::CacheManifest& manifest = cached_teacher->cache().manifest();
   check_cached_objective();

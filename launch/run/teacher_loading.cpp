@@ -13,6 +13,7 @@
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/threads.h"
+#include "parallel/comm/engine.h"
 
 namespace limbeck::launch {
 
@@ -76,7 +77,7 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
               name_of(precision.quantised_teacher).name, static_cast<double>(bytes) / (1 << 20));
   }
   if (!precision.mapped_teacher) return teacher;
-  auto layers = std::make_unique<MappedLayers>(*teacher.model);
+  auto layers = std::make_unique<MappedLayers>(*teacher.model, &rank.mesh().world().engine().file_waits());
   const bool is_streamed = available > 0 && layers->bytes() > available;
   // The first rank's words are of the one that streams the most.
   const auto said = greatest(rank, {is_streamed ? layers->bytes() : 0, std::llround(seconds * 1000)});

@@ -428,7 +428,9 @@ bool Trainer::run(std::int64_t last_step) {
     open_records(steps_done());
     seconds_before_ = metrics->seconds_before();
   }
+  parallel::FileWaits& waits = session_.rank.mesh().world().engine().file_waits();
   const auto record = [&](const nlohmann::ordered_json& line) {
+    const parallel::FileWait scope(&waits, [this] { return "writes " + directory_.metrics().string(); });
     if (metrics) metrics->write(line);
     if (events) events->write(line);
   };
@@ -449,8 +451,7 @@ bool Trainer::run(std::int64_t last_step) {
   steps_.find_matches(session_.start.layers);
   Progress progress(log_, "step", steps_done(), last_step, train.log_every_steps);
   point_to_best();
-  const std::optional<GuardConfig>& guard = session_.config.guard;
-  const bool goes_back = guard && guard->action == GuardAction::RollBack;
+  const bool goes_back = session_.config.guard && session_.config.guard->action == GuardAction::RollBack;
   bool stopped = false;
   while (steps_done() < last_step && !stopped && !is_without_gain()) {
     StepReport report = step_beside(saves, dump_ && steps_done() + 1 == last_step);

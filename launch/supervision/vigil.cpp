@@ -11,7 +11,7 @@
 namespace limbeck::launch {
 
 Vigil::Vigil(std::filesystem::path folder, int num_ranks, Limits limits, Clock::time_point now)
-    : folder_(std::move(folder)), limits_(limits), moved_(now) {
+    : folder_(std::move(folder)), limits_(limits), moved_(now), at_disk_(now) {
   for (int rank = 0; rank < num_ranks; ++rank)
     ranks_.push_back({.before = read_beat(beat_file(folder_, rank)), .beat = std::nullopt, .since = now});
 }
@@ -25,6 +25,7 @@ std::optional<Cause> Vigil::look(Clock::time_point now) {
     seen.beat = std::move(beat);
     seen.since = now;
   }
+  if (waits_for_disks()) at_disk_ = now;
   const auto silent = find_silent(now);
   return silent ? silent : find_hung(now);
 }
@@ -33,6 +34,7 @@ void Vigil::skip(std::chrono::duration<double> time) {
   const auto ticks = std::chrono::duration_cast<Clock::duration>(time);
   for (Seen& seen : ranks_) seen.since += ticks;
   moved_ += ticks;
+  at_disk_ += ticks;
 }
 
 std::optional<Cause> Vigil::find_silent(Clock::time_point now) const {
@@ -40,7 +42,7 @@ std::optional<Cause> Vigil::find_silent(Clock::time_point now) const {
   std::int64_t others = 0;
   for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
     const Seen& seen = ranks_[rank];
-    const auto limit = seen.beat ? limits_.silent_after : patience_at_start * limits_.silent_after;
+    const auto limit = seen.beat ? limits_.silent_after : patience * limits_.silent_after;
     if (now - seen.since <= limit) continue;
     if (found) ++others;
     if (!found)
@@ -65,15 +67,27 @@ std::vector<std::string> Vigil::find_lost(Clock::time_point now) const {
   return lively.empty() ? std::vector<std::string>{} : std::vector<std::string>{*quiet.begin()};
 }
 
-/// One that computes, or stands in no exchange, is whom the others wait for.
+bool Vigil::waits_for_disks() const {
+  const auto waits_for_one = [](const Seen& s) { return s.beat && !s.beat->disk.empty(); };
+  return std::ranges::any_of(ranks_, waits_for_one) &&
+         std::ranges::all_of(ranks_, [&](const Seen& s) { return waits_for_one(s) || (s.beat && s.beat->is_waiting); });
+}
+
+/// Whom the others wait for computes or stands in no exchange; where there is none such, it waits for a disk.
 std::optional<Cause> Vigil::find_hung(Clock::time_point now) const {
   const bool has_begun = std::ranges::any_of(ranks_, [](const Seen& s) { return s.beat && s.beat->step > 0; });
-  const auto limit = has_begun ? limits_.step_deadline : patience_at_start * limits_.step_deadline;
-  if (limit.count() == 0 || now - moved_ <= limit) return std::nullopt;
-  const auto at_work = std::ranges::find_if(ranks_, [](const Seen& s) { return s.beat && !s.beat->is_waiting; });
+  const auto most = patience * limits_.step_deadline;
+  const bool is_usual = has_begun && now - moved_ <= most;
+  const auto limit = is_usual ? limits_.step_deadline : most;
+  if (limit.count() == 0 || now - (is_usual ? std::max(moved_, at_disk_) : moved_) <= limit) return std::nullopt;
+  const auto at_work = [](const Seen& s) { return s.beat && !s.beat->is_waiting; };
+  auto found = std::ranges::find_if(ranks_, [&](const Seen& s) { return at_work(s) && s.beat->disk.empty(); });
+  if (found == ranks_.end()) found = std::ranges::find_if(ranks_, at_work);
+  const std::string disk = found == ranks_.end() ? "" : found->beat->disk;
   return Cause{.kind = CauseKind::Hung,
-               .what = fmt::format("no rank has come further for {} s (--step-deadline)", limit.count()),
-               .rank = at_work == ranks_.end() ? 0 : static_cast<int>(at_work - ranks_.begin())};
+               .what = fmt::format("no rank has come further for {} s (--step-deadline){}", limit.count(),
+                                   disk.empty() ? "" : ": it " + disk),
+               .rank = found == ranks_.end() ? 0 : static_cast<int>(found - ranks_.begin())};
 }
 
 }  // namespace limbeck::launch

@@ -23,8 +23,9 @@ class Vigil {
     std::chrono::duration<double> step_deadline;  // without a step or operation of any rank; 0: none
   };
   /// A rank that has not begun yet may be silent this many times as long: programs are read, hosts are reached. So long
-  /// may no rank come further before the first step: texts are read and models are made.
-  static constexpr int patience_at_start = 10;
+  /// may no rank come further before the first step: texts are read and models are made; and while all who do not wait
+  /// for others wait for a disk, behind which they have the usual time again.
+  static constexpr int patience = 10;
 
   /// The attempt begins `now`; signs that are in the folder already are of another.
   Vigil(std::filesystem::path folder, int num_ranks, Limits limits, Clock::time_point now);
@@ -45,11 +46,14 @@ class Vigil {
   /// The one host that all ranks without a sign are on, where others have ranks that give some.
   std::vector<std::string> find_lost(Clock::time_point now) const;
   std::optional<Cause> find_hung(Clock::time_point now) const;
+  /// Whether some rank waits for a disk, and each for that or for others.
+  bool waits_for_disks() const;
 
   std::filesystem::path folder_;
   Limits limits_;
   std::vector<Seen> ranks_;
-  Clock::time_point moved_;  // when any rank was seen to have come further
+  Clock::time_point moved_;    // when any rank was seen to have come further
+  Clock::time_point at_disk_;  // when only disks were seen to hold them up; at first the beginning
 };
 
 }  // namespace limbeck::launch

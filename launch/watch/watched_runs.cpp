@@ -75,7 +75,7 @@ std::string WatchedRuns::written_ranks() const {
                      {"host", beat.host},
                      {"pid", beat.pid},
                      {"step", beat.step},
-                     {"operation", beat.operation},
+                     {"operation", beat.disk.empty() ? beat.operation : "waits for a disk: " + beat.disk},
                      {"waits", beat.is_waiting},
                      {"age", std::max(0.0, wall_time() - beat.time)}});
   return all.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::ordered_json::error_handler_t::replace);

@@ -20,8 +20,7 @@ using namespace std::chrono_literals;
 constexpr auto eager = 1ms;  // how long a waited-for operation is polled without a pause
 constexpr auto shortest_pause = 20us;
 constexpr auto longest_pause = 100us;
-constexpr auto idle_pause = 20ms;    // with nothing to do: how soon another rank's word is heard
-constexpr int looks_a_deadline = 4;  // of a patient wait, for signs of life
+constexpr auto idle_pause = 20ms;  // with nothing to do: how soon another rank's word is heard
 
 struct Failure {
   int origin;
@@ -50,6 +49,7 @@ struct Engine::State {
   CallName last;                      // of them; none while there were none
   std::vector<const Ticket*> waited;  // those that somebody waits for
   CommTally tally;
+  FileWaits file_waits;  // has a lock of its own
 
   bool is_woken() const { return stopping || failure || notified; }
   void set_failure(int origin, const std::string& message) {
@@ -63,8 +63,10 @@ struct Engine::State {
     lock.unlock();
     world.stop(when + who);
   }
-  void miss(const std::string& what, const std::vector<Missing>& missing) {
-    miss(what, missing.empty() ? std::string() : world.who_is_missing(missing));
+  void look(WaitLimit& limit, const std::string& what, const std::vector<Missing>& missing) {
+    const auto since = Clock::now();
+    const HeldUp by = missing.empty() ? HeldUp() : world.who_is_missing(missing);
+    if (limit.misses(by.only_by_disks, since)) miss(what, by.who);
   }
   [[noreturn]] void throw_failure() const {
     if (failure->origin == rank) throw core::Error(failure->message);
@@ -79,14 +81,14 @@ class Engine::Ticket final : public core::CommHandle::Pending {
 
   void wait() override {
     const auto since = Clock::now();
+    WaitLimit limit(state_->deadline, since);
     std::unique_lock lock(state_->mutex);
     state_->waited.push_back(this);
     state_->notified = true;  // the thread may shorten its pauses now
     if (!is_done) state_->work.notify_one();
-    const bool in_time =
-        state_->done.wait_until(lock, since + state_->deadline, [&] { return is_done || state_->failure; });
+    while (!state_->done.wait_until(lock, limit.next_look(), [&] { return is_done || state_->failure; }))
+      look(lock, limit);
     state_->tally.waited(axis_, Clock::now() - since);
-    if (!in_time) miss(lock);
     std::erase(state_->waited, this);
     if (!is_done) state_->throw_failure();
   }
@@ -95,7 +97,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     const auto since = Clock::now();
     std::unique_lock lock(state_->mutex);
     state_->work.notify_one();
-    const auto between = state_->deadline / looks_a_deadline + 1ms;
+    const auto between = WaitLimit::between(state_->deadline);
     while (!state_->done.wait_for(lock, between, [&] { return is_done || state_->failure; })) look_for_life(lock);
     state_->tally.waited(axis_, Clock::now() - since);
     if (!is_done) state_->throw_failure();
@@ -107,11 +109,12 @@ class Engine::Ticket final : public core::CommHandle::Pending {
   bool is_done = false;                  // likewise
 
  private:
-  /// Stops the world, which fails this rank's engine.
-  void miss(std::unique_lock<std::mutex>& lock) {
-    const std::shared_ptr<Operation> late = operation;
+  /// Stops the world, which fails this rank's engine, where the limit has passed.
+  void look(std::unique_lock<std::mutex>& lock, WaitLimit& limit) {
+    std::shared_ptr<Operation> open = operation;
     lock.unlock();
-    state_->miss(describe(name), late ? late->waits_for() : std::vector<Missing>());
+    state_->look(limit, describe(name), open ? open->waits_for() : std::vector<Missing>());
+    open.reset();
     lock.lock();
   }
 
@@ -199,7 +202,11 @@ int Engine::node_of(int rank) const {
 
 bool Engine::is_near(int rank) const { return node_of(rank) == node_of(state_->rank); }
 
-void Engine::miss(const std::string& what, const std::vector<Missing>& missing) { state_->miss(what, missing); }
+void Engine::look(WaitLimit& limit, const std::string& what, const std::vector<Missing>& missing) {
+  state_->look(limit, what, missing);
+}
+
+FileWaits& Engine::file_waits() { return state_->file_waits; }
 
 Whereabouts Engine::whereabouts() const {
   Whereabouts here;
@@ -222,12 +229,23 @@ Whereabouts Engine::whereabouts() const {
   }
   if (here.at.number > 0) here.at.operation = describe_here(name);
   if (operation) here.waits_for = operation->waits_for();
+  if (!here.is_waiting) here.disk = state_->file_waits.now();
   if (!here.is_waiting && elsewhere) {
     if (std::optional<Whereabouts> there = elsewhere()) {
       there->at.step = here.at.step;
       return *there;
     }
   }
+  return here;
+}
+
+Whereabouts Engine::answer() {
+  Whereabouts here = whereabouts();
+  if (!here.disk.empty() && state_->world.warn && state_->file_waits.becomes_long(state_->deadline))
+    state_->world.warn(fmt::format(
+        "rank {} has waited for a disk for more than {} s (parallel.deadline_s): it {}; the others wait for "
+        "it, as long as that takes",
+        state_->rank, static_cast<double>(state_->deadline.count()) / 1000, here.disk));
   return here;
 }
 

@@ -15,7 +15,9 @@
 #include <vector>
 
 #include "parallel/comm/call.h"
+#include "parallel/comm/file_waits.h"
 #include "parallel/comm/traffic.h"
+#include "parallel/comm/wait_limit.h"
 #include "parallel/comm/whereabouts.h"
 #include "parallel/comm/world.h"
 
@@ -47,8 +49,8 @@ class Engine {
   struct World {
     /// Called, from the thread that met it, with the message of an error or a missed deadline; it is to call fail().
     std::function<void(const std::string&)> stop;
-    /// The end of the message of a missed deadline: who holds up an operation that waits for these, as tell_missing.
-    std::function<std::string(const std::vector<Missing>&)> who_is_missing;
+    /// Called a few times in each deadline of a wait: who holds up an operation that waits for these, as tell_missing.
+    std::function<HeldUp(const std::vector<Missing>&)> who_is_missing;
     /// Called a few times in each deadline of a patient wait: the same of those of these that have given no sign of
     /// life for a whole deadline, upon which the wait has missed it; empty: none. Null: ranks are not lost singly.
     std::function<std::string(const std::vector<Missing>&)> who_is_silent = {};
@@ -57,6 +59,8 @@ class Engine {
     std::function<void()> poll = {};
     /// By rank, a number that is equal on one node; empty: there is but one.
     std::vector<int> node_of = {};
+    /// Called by answer() with what the user should know, a line.
+    std::function<void(const std::string&)> warn = {};
   };
   Engine(int rank, Deadline deadline, World world);
   /// Begins: everything that the world's functions use is there.
@@ -75,6 +79,11 @@ class Engine {
   std::int64_t step() const;
   /// From any thread.
   Whereabouts whereabouts() const;
+  /// The same, for another rank that asks. Where this one has waited for a disk for longer than the deadline, it says
+  /// so by World::warn, once.
+  Whereabouts answer();
+  /// Where the rank says that it waits for a disk.
+  FileWaits& file_waits();
 
   // For operations that go elsewhere than by the communication thread, such as those of a device. From any thread.
   /// Such an operation begins, for the messages of others.
@@ -91,8 +100,9 @@ class Engine {
   int node_of(int rank) const;
   /// Whether a rank of the world is on this one's node.
   bool is_near(int rank) const;
-  /// The deadline has passed for `what`, which waits for these: stops the world with a message that says so.
-  void miss(const std::string& what, const std::vector<Missing>& missing);
+  /// At limit.next_look() of a wait for `what`, which waits for these: where the deadline has passed, stops the world
+  /// with a message that says so.
+  void look(WaitLimit& limit, const std::string& what, const std::vector<Missing>& missing);
 
   /// Every wait, now and later, throws: Error if this rank is the `origin`, else PeerError. The first call counts.
   void fail(int origin, const std::string& message);

@@ -15,6 +15,8 @@ std::string describe(const Sign& sign) {
 std::string describe(int rank, const std::optional<Whereabouts>& answer, const Sign& heard) {
   if (!answer)
     return fmt::format("; rank {} has not come and does not answer: last heard of {}", rank, describe(heard));
+  if (!answer->disk.empty())
+    return fmt::format("; rank {} waits for a disk at step {}: it {}", rank, answer->at.step, answer->disk);
   if (!answer->is_waiting)
     return fmt::format("; rank {} has not come: it is at step {}, its last operation was {}", rank, answer->at.step,
                        answer->at.number == 0 ? "none" : answer->at.operation);
@@ -23,8 +25,7 @@ std::string describe(int rank, const std::optional<Whereabouts>& answer, const S
 
 }  // namespace
 
-std::string tell_missing(const std::vector<Missing>& missing,
-                         const std::function<std::optional<Whereabouts>(int)>& ask) {
+HeldUp tell_missing(const std::vector<Missing>& missing, const std::function<std::optional<Whereabouts>(int)>& ask) {
   struct Found {
     std::optional<Whereabouts> answer;
     Sign heard;  // the latest that anybody heard
@@ -41,14 +42,18 @@ std::string tell_missing(const std::vector<Missing>& missing,
     if (place->second.answer)
       open.insert(open.end(), place->second.answer->waits_for.begin(), place->second.answer->waits_for.end());
   }
-  std::string guilty;
-  for (const auto& [rank, rank_found] : found)
-    if (!rank_found.answer || rank_found.answer->waits_for.empty())
-      guilty += describe(rank, rank_found.answer, rank_found.heard);
-  if (!guilty.empty()) return guilty;
+  HeldUp by{.only_by_disks = true};
+  for (const auto& [rank, rank_found] : found) {
+    const std::optional<Whereabouts>& answer = rank_found.answer;
+    if (answer && !answer->waits_for.empty()) continue;
+    by.who += describe(rank, answer, rank_found.heard);
+    by.only_by_disks = by.only_by_disks && answer && !answer->disk.empty();
+  }
+  if (!by.who.empty()) return by;
+  by.only_by_disks = false;
   for (const Missing& m : missing)
-    guilty += describe(m.rank, found.at(m.rank).answer, m.heard);  // each waits for another
-  return guilty;
+    by.who += describe(m.rank, found.at(m.rank).answer, m.heard);  // each waits for another
+  return by;
 }
 
 }  // namespace limbeck::parallel

@@ -1,8 +1,8 @@
 // Where the ranks stand, and how the message of a missed deadline names those that have not come.
 //
 //     Whereabouts mine = engine.whereabouts();
-//     std::string who = tell_missing(operation.waits_for(), [&](int rank) { return answer_of(rank); });
-//     // "; rank 3 has not come and does not answer: last heard of at step 7, in barrier in group world"
+//     HeldUp by = tell_missing(operation.waits_for(), [&](int rank) { return answer_of(rank); });
+//     // by.who: "; rank 3 has not come and does not answer: last heard of at step 7, in barrier in group world"
 #pragma once
 
 #include <cstdint>
@@ -30,13 +30,18 @@ struct Missing {
 struct Whereabouts {
   Sign at;  // the operation that it waits in, or else its last
   bool is_waiting = false;
-  std::vector<Missing> waits_for;
+  std::vector<Missing> waits_for = {};
+  std::string disk = {};  // while it waits for no rank, but for a disk: "reads data/train.bin" (file_waits.h); else ""
 };
 
-/// "; rank 3 has not come: ...", for each rank that holds up the others: the missing ones, and where they wait for
-/// others themselves, those. `ask` gives what a rank answers, or nothing where it does not. Empty where none is
-/// missing.
-std::string tell_missing(const std::vector<Missing>& missing,
-                         const std::function<std::optional<Whereabouts>(int)>& ask);
+/// By whom a wait is held up.
+struct HeldUp {
+  std::string who = {};        // "; rank 3 has not come: ...", for each
+  bool only_by_disks = false;  // each of them waits for one
+};
+
+/// The ranks that hold up the others: the missing ones, and where they wait for others themselves, those. `ask` gives
+/// what a rank answers, or nothing where it does not. Nobody where none is missing.
+HeldUp tell_missing(const std::vector<Missing>& missing, const std::function<std::optional<Whereabouts>(int)>& ask);
 
 }  // namespace limbeck::parallel

@@ -147,7 +147,7 @@ struct MpiWorld::State {
     return group;
   }
 
-  std::string who_is_missing(const std::vector<Missing>& missing) {
+  HeldUp who_is_missing(const std::vector<Missing>& missing) {
     const auto answers = roll_call->answers();
     return tell_missing(missing, [&](int r) { return answers[static_cast<std::size_t>(r)]; });
   }
@@ -155,7 +155,7 @@ struct MpiWorld::State {
   std::string who_is_silent(std::vector<Missing> missing) {
     std::erase_if(missing, [&](const Missing& m) { return roll_call->owes_for(m.rank) < options.deadline; });
     roll_call->ask();
-    return tell_missing(missing, [](int) { return std::optional<Whereabouts>(); });
+    return tell_missing(missing, [](int) { return std::optional<Whereabouts>(); }).who;
   }
 
   /// Tells every rank, once, and fails here.
@@ -251,14 +251,15 @@ MpiWorld::MpiWorld(MpiOptions options) : state_(std::make_shared<State>(std::mov
   State& s = *state_;
   MPI_Comm_dup(s.wire.comm, &s.control);
   MPI_Irecv(&s.incoming, sizeof(s.incoming), MPI_BYTE, MPI_ANY_SOURCE, tag_abort, s.control, &s.abort_request);
-  s.roll_call.emplace(s.control, [&s] { return s.engine->whereabouts(); });
+  s.roll_call.emplace(s.control, [&s] { return s.engine->answer(); });
   s.engine = std::make_unique<Engine>(
       s.rank, s.options.deadline,
       Engine::World{.stop = [&s](const std::string& why) { s.stop(why); },
                     .who_is_missing = [&s](const auto& missing) { return s.who_is_missing(missing); },
                     .who_is_silent = [&s](const auto& missing) { return s.who_is_silent(missing); },
                     .poll = s.size > 1 ? [&s] { s.hear(); } : std::function<void()>(),
-                    .node_of = s.node_of});
+                    .node_of = s.node_of,
+                    .warn = s.options.warn});
   s.engine->start();
 }
 

@@ -26,10 +26,12 @@ RollCall::RollCall(MPI_Comm comm, std::function<Whereabouts()> here) : comm_(com
 void RollCall::listen() { MPI_Irecv(&question_, 1, MPI_BYTE, MPI_ANY_SOURCE, tag_question, comm_, &listening_); }
 
 void RollCall::poll() {
-  int has_come = 0;
-  MPI_Status status;
-  if (listening_ != MPI_REQUEST_NULL) MPI_Test(&listening_, &has_come, &status);
-  if (has_come != 0) {
+  // All that have come: of many ranks that wait, each asks, and one that has nothing to do is here seldom.
+  while (listening_ != MPI_REQUEST_NULL) {
+    int has_come = 0;
+    MPI_Status status;
+    MPI_Test(&listening_, &has_come, &status);
+    if (has_come == 0) break;
     reply(status.MPI_SOURCE);
     listen();
   }
@@ -122,6 +124,7 @@ RollCall::Answer RollCall::to_wire(const Whereabouts& here) {
   Answer answer{};
   answer.at = to_wire(here.at);
   answer.is_waiting = here.is_waiting ? 1 : 0;
+  here.disk.copy(answer.disk.data(), answer.disk.size() - 1);
   answer.num_missing = static_cast<int>(std::min(here.waits_for.size(), std::size(answer.missing)));
   for (int i = 0; i < answer.num_missing; ++i) {
     const Missing& missing = here.waits_for[static_cast<std::size_t>(i)];
@@ -131,7 +134,8 @@ RollCall::Answer RollCall::to_wire(const Whereabouts& here) {
 }
 
 Whereabouts RollCall::from_wire(const Answer& answer) {
-  Whereabouts there{.at = from_wire(answer.at), .is_waiting = answer.is_waiting != 0, .waits_for = {}};
+  Whereabouts there{
+      .at = from_wire(answer.at), .is_waiting = answer.is_waiting != 0, .waits_for = {}, .disk = answer.disk.data()};
   for (int i = 0; i < answer.num_missing; ++i)
     there.waits_for.push_back({answer.missing[i].rank, from_wire(answer.missing[i].heard)});
   return there;

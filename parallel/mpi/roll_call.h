@@ -1,7 +1,7 @@
 // "Where are you?", asked of every rank and answered by their communication threads, also while they compute. A rank
 // that is stopped does not answer; what the others heard of it last is in their answers.
 //
-//     RollCall call(control, [&] { return engine.whereabouts(); });
+//     RollCall call(control, [&] { return engine.answer(); });
 //     call.poll();                                   // the communication thread, in every round
 //     const auto answers = call.answers();           // another thread: when all have answered, or after a second
 //     call.ask();                                    // or without waiting, now and then,
@@ -51,6 +51,7 @@ class RollCall {
   struct Answer {  // plain bytes, below the size from which a send waits for its receiver
     WireSign at;
     int is_waiting, num_missing;
+    std::array<char, 256> disk;
     struct {
       int rank;
       WireSign heard;

@@ -89,8 +89,9 @@ struct NcclState {
   bool aborts = false;      // but aborts before
   bool has_gone = false;
 
+  /// An operation whose limit is to be looked at.
   struct Late {
-    std::string what;
+    std::shared_ptr<NcclOperation> operation;
     std::vector<Missing> missing;
   };
 
@@ -121,10 +122,10 @@ void NcclState::settle(std::unique_lock<std::mutex>& lock, const NcclChannel& ch
   const auto check = [&](ncclResult_t got) {
     if (got != ncclSuccess) check_nccl(got, what());
   };
-  const auto until = Clock::now() + engine.deadline();
+  WaitLimit limit(engine.deadline(), Clock::now());
   for (kernels::Polling polling; result == ncclInProgress;) {
     lock.unlock();
-    if (Clock::now() > until) engine.miss(what(), missing_in(channel));
+    if (Clock::now() >= limit.next_look()) engine.look(limit, what(), missing_in(channel));
     engine.check();
     polling.pause();
     lock.lock();
@@ -150,9 +151,9 @@ std::optional<NcclState::Late> NcclState::look() {
     forget_done(*channel);
     if (channel->under_way_.empty()) continue;
     NcclOperation& first = *channel->under_way_.front();
-    if (!first.seen_to_begin_ && is_done(first.begins_)) first.seen_to_begin_ = now;
-    if (first.seen_to_begin_ && now - *first.seen_to_begin_ > engine.deadline())
-      return Late{describe(first.called_), missing_in(*channel)};
+    if (!first.limit_ && is_done(first.begins_)) first.limit_.emplace(engine.deadline(), now);
+    if (first.limit_ && now >= first.limit_->next_look())
+      return Late{channel->under_way_.front(), missing_in(*channel)};
   }
   return {};
 }
@@ -170,7 +171,7 @@ void NcclState::watch() {
       next = Clock::now() + between;
       if (!late) continue;
       lock.unlock();
-      engine.miss(late->what, late->missing);
+      engine.look(*late->operation->limit_, describe(late->operation->called_), late->missing);
       lock.lock();
     }
   } catch (const std::exception& error) {

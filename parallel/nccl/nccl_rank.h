@@ -1,7 +1,8 @@
 // What a rank has of NCCL: for each of its groups a communicator and a stream, and a thread that watches what is under
 // way there. NCCL waits for ever for a rank that has not come, and the GPU's queue with it. Where an operation has
-// missed the deadline or NCCL reports an error, the thread stops the world; where that has stopped, it aborts all
-// communicators together, upon which the GPU comes to the end of its queue, and what the host waits for throws.
+// missed the deadline, which is a wait's (wait_limit.h), or NCCL reports an error, the thread stops the world; where
+// that has stopped, it aborts all communicators together, upon which the GPU comes to the end of its queue, and what
+// the host waits for throws.
 //
 //     auto nccl = std::make_shared<NcclRank>(world, cuda);
 //     NcclChannel& channel = nccl->open(*group);                              // collective
@@ -64,7 +65,7 @@ class NcclOperation {
   std::shared_ptr<kernels::TimedWaits> waits_;
   CommAxis axis_;
   cudaEvent_t begins_ = nullptr, done_ = nullptr;
-  std::optional<std::chrono::steady_clock::time_point> seen_to_begin_;
+  std::optional<WaitLimit> limit_;  // since it was seen to begin; of the thread that watches
 };
 
 /// Of a group. Used by the thread that opened it alone.

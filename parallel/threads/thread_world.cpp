@@ -103,7 +103,7 @@ struct ThreadWorld::State {
   void stop(int origin, const std::string& why) {
     for (const auto& engine : engines) engine->fail(origin, why);
   }
-  std::string who_is_missing(const std::vector<Missing>& missing) const {
+  HeldUp who_is_missing(const std::vector<Missing>& missing) const {
     return tell_missing(missing, [&](int rank) { return engines[static_cast<std::size_t>(rank)]->whereabouts(); });
   }
   std::shared_ptr<Group> make_group(std::string name, std::vector<int> members) {

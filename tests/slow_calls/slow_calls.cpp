@@ -2,10 +2,12 @@
 // does:
 //
 //     SLOW_FSYNC_MS=1200             each fsync takes so much longer
+//     SLOW_PREAD_MS=2200 SLOW_PREAD_IF=OTHER   the next pread takes so much longer once OTHER is there, which goes
 //     SLEEP_AT=FILE SLEEP_IF=OTHER   a thread that opens FILE sleeps for good once OTHER is there
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -28,7 +30,22 @@ void maybe_sleep(const char* opened) {
   while (::access(variable("SLEEP_IF").data(), F_OK) == 0) ::sleep(1);
 }
 
+void maybe_wait_for_disk() {
+  const int slow_ms = std::atoi(variable("SLOW_PREAD_MS").data());
+  if (slow_ms > 0 && ::unlink(variable("SLOW_PREAD_IF").data()) == 0) ::usleep(static_cast<unsigned>(slow_ms) * 1000);
+}
+
 }  // namespace
+
+extern "C" ssize_t pread(int file, void* to, std::size_t bytes, off_t at) {
+  maybe_wait_for_disk();
+  return next<ssize_t(int, void*, std::size_t, off_t)>("pread")(file, to, bytes, at);
+}
+
+extern "C" ssize_t pread64(int file, void* to, std::size_t bytes, off64_t at) {
+  maybe_wait_for_disk();
+  return next<ssize_t(int, void*, std::size_t, off64_t)>("pread64")(file, to, bytes, at);
+}
 
 extern "C" int fsync(int file) {
   const auto slow_ms = static_cast<unsigned>(std::atoi(variable("SLOW_FSYNC_MS").data()));

@@ -13,6 +13,7 @@
 #include "data/teacher_cache/cache_writing.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/run/token_figures.h"
+#include "tests/support/heard_of.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -302,6 +303,28 @@ TEST_F(CachedTeacherTest, WholeDistributionsAreReadByChunks) {
   write({.kept = 5, .vocabulary = vocabulary});
   CachedTeacher part(cache_, mixture, {"", "", tokenizer_.get()}, 1, core::DType::F32);
   EXPECT_THAT(error_of([&] { part.whole(memory_, mixture.fetch(0, 1), 0, 0, 5); }), HasSubstr("expected FULL"));
+}
+
+TEST_F(CachedTeacherTest, SaysThatItReadsWhileTheRankWaits) {
+  data::Mixture mixture = text(16);
+  const data::TokenBatch batch = mixture.fetch(2, 9);
+  for (const CacheContents& contents :
+       {CacheContents{.kind = data::CacheKind::Full, .quantised = false, .vocabulary = vocabulary},
+        CacheContents{.kept = 20, .quantised = false, .vocabulary = vocabulary}}) {
+    std::filesystem::remove_all(cache_);
+    write(contents);
+    parallel::FileWaits waits;
+    CachedTeacher teacher(cache_, mixture, {"", "", tokenizer_.get()}, 1, core::DType::F32, &waits);
+    const auto measured = teacher.to_measure();
+    for (CachedTeacher* of : {&teacher, measured.get()}) {
+      const std::string heard = testing::heard_of(waits, [&] {
+        const auto rows = of->targets(memory_, batch, 0, vocabulary);
+        if (of->is_whole()) rows->logits(0, 5);
+      });
+      EXPECT_EQ(heard, "reads " + cache_.string());
+      EXPECT_EQ(waits.now(), "");
+    }
+  }
 }
 
 // Of whole distributions figures are exact; of the likeliest tokens KL is at most the whole one's, sum min(p, q) at

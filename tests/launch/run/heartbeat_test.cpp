@@ -5,6 +5,8 @@
 
 #include <chrono>
 #include <fstream>
+#include <optional>
+#include <string>
 #include <thread>
 
 #include "parallel/comm/engine.h"
@@ -34,8 +36,8 @@ class Endless final : public parallel::Operation {
 
 TEST(Heartbeat, SaysWhereTheRankIs) {
   const limbeck::testing::TemporaryFolder folder;
-  parallel::Engine engine(3, 60s,
-                          {.stop = [](const std::string&) {}, .who_is_missing = [](const auto&) { return ""; }});
+  parallel::Engine engine(
+      3, 60s, {.stop = [](const std::string&) {}, .who_is_missing = [](const auto&) { return parallel::HeldUp(); }});
   engine.start();
   Heartbeat heartbeat(folder.path(), 3);
   heartbeat.begin();
@@ -51,15 +53,20 @@ TEST(Heartbeat, SaysWhereTheRankIs) {
     const Heartbeat::Followed followed(heartbeat, engine);
     engine.set_step(17);
     const auto world = std::make_shared<const std::string>("world");
+    std::optional<parallel::FileWait> disk(std::in_place, &engine.file_waits(),
+                                           [] { return "reads " + std::string(2000, 'x'); });
     auto handle = engine.submit({}, {.of = core::Subject("a stop"), .group = world}, std::make_shared<Endless>());
     ASSERT_TRUE(comes_true([&] { return read_beat(file)->operations == 1; }));
     const Beat now = *read_beat(file);
     EXPECT_EQ(now.step, 17);
     EXPECT_EQ(now.operation, "barrier (a stop) in group world");
     EXPECT_FALSE(now.is_waiting);
+    EXPECT_THAT(now.disk, ::testing::StartsWith("reads xxx"));  // as much as there is room for
+    disk.reset();
     EXPECT_GT(now.time, first.time);
     const std::jthread waits([&] { EXPECT_ANY_THROW(handle.wait()); });
     EXPECT_TRUE(comes_true([&] { return read_beat(file)->is_waiting; }));
+    EXPECT_EQ(read_beat(file)->disk, "");
     engine.fail(3, "the test is over");
   }
   EXPECT_EQ(fs::file_size(file), 1024U);  // as docs/runs.md says

@@ -87,7 +87,8 @@ TEST(MappedLayers, ComeAndGoWithoutAChange) {
   const auto memory = core::Memory::cpu(1);
   nn::Transformer model(reader.model_config(), {.memory = memory, .frozen = true, .as_kept = true});
   model.load(reader);
-  const launch::MappedLayers layers(model);
+  parallel::FileWaits waits;
+  const launch::MappedLayers layers(model, &waits);
   std::int64_t expected = 0;
   for (const core::Parameter* p : model.parameters())
     if (p->is_matrix()) expected += p->value.bytes();
@@ -98,11 +99,18 @@ TEST(MappedLayers, ComeAndGoWithoutAChange) {
   const Tensor plain = model.forward(off, model.pass(batch)).hidden.value;
   const std::filesystem::path file = reference.folder() / "model.safetensors";
   EXPECT_GT(resident_bytes(file), 0);
-  nn::Pass pass = model.pass(batch);
+  Tensor streamed;
   std::vector<std::int64_t> given;
-  pass.gives = [&](std::int64_t layer, const core::Var&) { given.push_back(layer); };
-  layers.watch(pass);
-  const Tensor streamed = model.forward(off, pass).hidden.value;
+  {
+    nn::Pass pass = model.pass(batch);
+    pass.gives = [&](std::int64_t layer, const core::Var&) {
+      given.push_back(layer);
+      EXPECT_TRUE(waits.now().starts_with("reads /") && waits.now().ends_with("/model.safetensors")) << waits.now();
+    };
+    layers.watch(pass);
+    streamed = model.forward(off, pass).hidden.value;
+  }
+  EXPECT_EQ(waits.now(), "");
   EXPECT_EQ(resident_bytes(file), 0);  // so small a file goes as a whole with its last layer
   EXPECT_EQ(testing::values_of(streamed), testing::values_of(plain));
   EXPECT_EQ(given, (std::vector<std::int64_t>{0, 1, 2}));

@@ -15,7 +15,7 @@ using ::testing::HasSubstr;
 class VigilTest : public ::testing::Test {
  protected:
   void beat(int rank, double time, std::int64_t step, std::int64_t operations, bool is_waiting = true,
-            const std::string& host = "n") {
+            const std::string& host = "n", const std::string& disk = "") {
     std::string text = to_json(Beat{.rank = rank,
                                     .host = host,
                                     .pid = 1,
@@ -23,6 +23,7 @@ class VigilTest : public ::testing::Test {
                                     .operations = operations,
                                     .operation = "barrier in group world",
                                     .is_waiting = is_waiting,
+                                    .disk = disk,
                                     .time = time})
                            .dump();
     text.resize(1023, ' ');
@@ -128,6 +129,43 @@ TEST_F(VigilTest, BeforeTheFirstStepTheyHaveTenTimesAsLong) {
     EXPECT_EQ(cause.has_value(), s > 605) << s;
     if (!cause) continue;
     EXPECT_THAT(cause->what, HasSubstr("no rank has come further for 600 s"));
+  }
+}
+
+/// Rank 0 waits, rank 1 reads until 200 s and comes to no other exchange.
+TEST_F(VigilTest, BehindADiskRanksHaveTheUsualTimeAgain) {
+  for (int s = 5; s <= 270; s += 5) {
+    beat(0, s, 7, 5, /*is_waiting=*/true);
+    beat(1, s, 7, 5, /*is_waiting=*/false, "n", s <= 200 ? "reads text.bin" : "");
+    const auto cause = look(s);
+    EXPECT_EQ(cause.has_value(), s > 260) << s;
+    if (!cause) continue;
+    EXPECT_EQ(cause->rank, 1);
+    EXPECT_EQ(cause->what, "no rank has come further for 60 s (--step-deadline)");
+  }
+}
+
+TEST_F(VigilTest, ADiskHasTenTimesAsLong) {
+  for (int s = 5; s <= 620; s += 5) {
+    beat(0, s, 7, 5, /*is_waiting=*/true);
+    beat(1, s, 7, 5, /*is_waiting=*/false, "n", "reads text.bin");
+    const auto cause = look(s);
+    EXPECT_EQ(cause.has_value(), s > 605) << s;
+    if (!cause) continue;
+    EXPECT_EQ(cause->rank, 1);
+    EXPECT_EQ(cause->what, "no rank has come further for 600 s (--step-deadline): it reads text.bin");
+  }
+}
+
+TEST_F(VigilTest, ADiskIsNoExcuseForAnotherRank) {
+  for (int s = 5; s <= 80; s += 5) {
+    beat(0, s, 7, 5, /*is_waiting=*/false, "n", "reads text.bin");
+    beat(1, s, 7, 5, /*is_waiting=*/false);
+    const auto cause = look(s);
+    EXPECT_EQ(cause.has_value(), s > 65) << s;
+    if (!cause) continue;
+    EXPECT_EQ(cause->rank, 1);
+    EXPECT_THAT(cause->what, HasSubstr("for 60 s"));
   }
 }
 

@@ -7,8 +7,13 @@
 #include <future>
 #include <vector>
 
+#include "launch/run/run_config.h"
+#include "launch/run/session.h"
+#include "parallel/comm/engine.h"
+#include "tests/support/heard_of.h"
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
+#include "tests/support/thread_ranks.h"
 
 namespace limbeck {
 namespace {
@@ -113,6 +118,41 @@ TEST(Hangs, ASlowDiskIsNone) {
   EXPECT_FALSE(metrics[1].contains("save_stall_s"));
   EXPECT_GT(metrics[2]["save_stall_s"], 0);
   EXPECT_LT(metrics[2]["save_stall_s"], 3);
+}
+
+/// The second rank waits in a step for what it reads of the teacher's cache, for longer than two deadlines.
+TEST(Hangs, ASlowDiskWithinAStepIsNone) {
+  const RunFolder folder("slow_step");
+  folder.succeed("train tiny.textproto --out teacher --steps 1");
+  folder.succeed("cache-teacher tiny.textproto --set teacher.source=teacher --set teacher.cache_tokens=4 --out cache");
+  const std::string going_on =
+      "touch slow; for i in $(seq 500); do [ -e slow ] || break; sleep 0.02; done; lines=$(wc -l <run/metrics.jsonl); "
+      "for i in $(seq 500); do [ $(wc -l <run/metrics.jsonl) -gt $((lines + 3)) ] && break; sleep 0.02; done; "
+      "kill -TERM $(cat pid.1)";
+  const Outcome outcome =
+      run_and(folder, "distill " + endless + " --set teacher.cache=cache --set parallel.deadline_s=1", going_on,
+              testing::slow_calls() + " SLOW_PREAD_MS=2200 SLOW_PREAD_IF=slow");
+  EXPECT_EQ(outcome.code, 3) << outcome.output;  // stopped by the signal, and saved
+  EXPECT_TRUE(outcome.lines_with("limbeck: error").empty()) << outcome.output;
+  const auto warnings = outcome.lines_with("has waited for a disk");
+  ASSERT_EQ(warnings.size(), 1U) << outcome.output;
+  EXPECT_THAT(warnings[0], ContainsRegex("rank 1 has waited for a disk for more than 1 s \\(parallel\\.deadline_s\\): "
+                                         "it reads .*cache; the others wait for it"));
+}
+
+TEST(Hangs, ARankSaysWhichTextItReads) {
+  const RunFolder folder("says_text");
+  const launch::RunConfig config = launch::load_given_config(
+      {folder.path() / "tiny.textproto"}, {"data.text=" + (folder.path() / "text").string(), "train.device=CPU"});
+  testing::run_ranks(1, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "dp1", 1, false);
+    launch::Session session(rank, config, launch::make_log(1));
+    const launch::StepText text = session.step_text(0);
+    const parallel::FileWaits& waits = world.comm->engine().file_waits();
+    EXPECT_EQ(waits.now(), "");
+    EXPECT_EQ(testing::heard_of(waits, [&] { text.fetch(0, 4); }),
+              "reads " + session.text->sources()[0].file().prefix() + ".bin");
+  });
 }
 
 }  // namespace

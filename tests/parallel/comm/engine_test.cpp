@@ -36,7 +36,7 @@ struct PatientRank {
   explicit PatientRank(const std::function<std::string()>& silent)
       : engine(0, deadline,
                {.stop = [this](const std::string& why) { engine.fail(0, why); },
-                .who_is_missing = [](const auto&) { return "; rank 2 is missing"; },
+                .who_is_missing = [](const auto&) { return HeldUp{.who = "; rank 2 is missing"}; },
                 .who_is_silent =
                     [this, silent](const std::vector<Missing>& missing) {
                       ++looks;

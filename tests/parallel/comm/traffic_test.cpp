@@ -46,7 +46,7 @@ class OnTwoNodes final : public QueuedComm {
 
   Engine engine_{11, std::chrono::seconds(10),
                  Engine::World{.stop = [](const std::string&) {},
-                               .who_is_missing = [](const auto&) { return std::string(); },
+                               .who_is_missing = [](const auto&) { return HeldUp(); },
                                .node_of = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 12, 12}}};
 };
 

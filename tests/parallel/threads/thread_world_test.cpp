@@ -186,7 +186,8 @@ TEST(ThreadWorld, WhatGoesElsewhereIsWaitedForLikewise) {
       });
     world.comm->barrier();
     all_have_left.arrive_and_wait();
-    if (world.rank == 0) engine.miss("a sum", {{1, {}}});
+    parallel::WaitLimit limit(engine.deadline(), parallel::WaitLimit::Clock::now() - engine.deadline());
+    if (world.rank == 0) engine.look(limit, "a sum", {{1, {}}});
     for (int i = 0; i < 500; ++i) {
       std::this_thread::sleep_for(5ms);
       engine.check();
