@@ -16,6 +16,8 @@ class LayerWeights {
   virtual void before(core::Tape& tape, std::int64_t layer) = 0;
   /// Behind it. What is pushed here runs before its backward, in which a recomputed layer runs forward once more.
   virtual void behind(core::Tape& tape, std::int64_t layer) = 0;
+  /// Behind the filling of one of the model's parameters, before the next one's.
+  virtual void filled(core::Parameter&) {}
 };
 
 }  // namespace limbeck::nn

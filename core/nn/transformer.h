@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -41,6 +42,9 @@ struct ModelOptions {
   /// FP8 (core/ops/fp8_product.h). With BF16 activations, and not as_kept.
   bool fp8_products = false;
   bool frozen = false;
+  /// Values have no memory before load or init_random comes to them, for whoever takes each over behind that
+  /// (LayerWeights::filled).
+  bool filled_later = false;
   /// Frozen matrices stay as their source keeps them, in blocks of a mapped file for one, where it lends them; the
   /// others are of `dtype`. Not with float64.
   bool as_kept = false;
@@ -109,7 +113,7 @@ class Transformer {
   /// That lie in the host's memory, bytes.
   std::int64_t offloaded_bytes() const { return host_layers_ ? host_layers_->bytes() : 0; }
 
-  /// Null: the layers' weights are always whole. It must outlive the passes.
+  /// Null: the layers' weights are always whole. It must outlive the passes, and is told of what is filled too.
   void set_layer_weights(LayerWeights* weights) { layer_weights_ = weights; }
 
   /// A pass over `batch` with attention within its sequences.
@@ -178,6 +182,7 @@ class Transformer {
   Output finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
                   const AuxiliaryLosses& losses) const;
 
+  void fill(const std::function<void(Parameter&)>& f, std::string_view end_of_name = "");
   void load(const core::StateReader& reader, Parameter& parameter) const;
   Var received(const Pass& pass, std::int64_t chunk) const;
   void send_on(const Var& stream, std::int64_t chunk) const;

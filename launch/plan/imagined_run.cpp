@@ -159,12 +159,11 @@ class ImaginedRun {
       plan_.teacher_bytes = taken();
       memory.teacher += plan_.teacher_bytes;
     }
-    const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
+    const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_));
     nn::Transformer student(models_.student, plan_.pipeline.part_of(options, plan_.stage));
     std::optional<nn::Adapters> adapters;
     if (config_.adapters)
       adapters.emplace(student, adapter_options(*config_.adapters), config_.precision.master, options.place);
-    if (!memory_->is_imagined()) student.init_random(config_.train.seed);
     HiddenProjectors projectors({.memory = memory_, .dtype = config_.precision.master, .place = options.place}, config_,
                                 models_.student, models_.teacher,
                                 [&](std::int64_t layer) { return plan_.pipeline.stage_of(layer) == plan_.stage; });
@@ -195,8 +194,9 @@ class ImaginedRun {
     if (deals_experts(config_.parallel, models_.student, rank.mesh()))
       check_experts_may_move(models_.student, rank.mesh(), optimizer);
     memory.optimizer = taken();
-    values.begin();
     student.set_layer_weights(values.layers());
+    student.init_random(config_.train.seed);
+    values.begin();
     memory.parameters += taken();
     optimizer.begin_training();
     memory.optimizer += taken();

@@ -26,7 +26,15 @@ LayerValues::LayerValues(const core::ParameterList& parameters, const GradientGr
 void LayerValues::part_from_values() {
   for (std::vector<ValuePart>& parts : layers_)
     for (ValuePart& part : parts) part.part_from_values();
-  begin(layers_.size(), Stand::Freed);
+  free_all();
+}
+
+void LayerValues::filled(core::Parameter& parameter) {
+  const auto found = places_.find(&parameter);
+  if (found == places_.end()) return;
+  const std::size_t layer = found->second.layer;
+  for (ValuePart& part : layers_[layer]) part.part_from_values();
+  free(layer);
 }
 
 core::Tensor LayerValues::share(const core::Parameter& parameter) const {

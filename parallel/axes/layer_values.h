@@ -22,8 +22,10 @@ class LayerValues final : public nn::LayersAhead {
   /// here; those between and before them have nothing.
   LayerValues(const core::ParameterList& parameters, const GradientGroups& groups);
 
-  /// The values are those to begin with; they are freed.
+  /// The values that are there are those to begin with; they are freed.
   void part_from_values();
+  /// Likewise of the layer of a parameter that has just been filled.
+  void filled(core::Parameter& parameter) override;
   /// Where a share lies, [length]; undefined where it is of no layer.
   core::Tensor share(const core::Parameter& parameter) const;
   /// Collective: of all layers, also those that were on their way in vain.

@@ -3,7 +3,8 @@
 //
 //     SharedValues values(parameters, groups, bytes_at_once);
 //     model.set_layer_weights(values.layers());
-//     values.begin();                                     // the values have been loaded
+//     model.load(reader);                                 // each layer's are dealt as they come
+//     values.begin();                                     // or what has been loaded before
 //     ... each rank has stepped on its share of each parameter
 //     values.gather();
 #pragma once
@@ -24,7 +25,7 @@ class SharedValues {
   /// layers, named layers.N.*, that are dealt by layer. Collective.
   SharedValues(const core::ParameterList& parameters, const GradientGroups& groups, std::int64_t bytes_at_once);
 
-  /// The values are those to begin with; what is dealt of them is freed.
+  /// The values that are there are those to begin with; what is dealt of them is freed.
   void begin();
   /// Collective: every value, but for those of dealt layers, is what its sharers have each in their share of it.
   /// Nothing where nothing is shared.
