@@ -300,7 +300,9 @@ void Transformer::fill(const std::function<void(Parameter&)>& f, std::string_vie
     if (!p->name.ends_with(end_of_name)) continue;
     if (!options_.as_kept) p->value.storage()->refill();
     f(*p);
-    if (layer_weights_ != nullptr) layer_weights_->filled(*p);
+    for (FilledWeights* const who : std::initializer_list<FilledWeights*>{weights_.layers, weights_.predictors,
+                                                                          weights_.ends})
+      if (who != nullptr) who->filled(*p);
   }
   end_filling();
 }
@@ -331,7 +333,7 @@ void Transformer::load(const core::StateReader& reader, std::string_view end_of_
 void Transformer::end_filling() {
   if (!options_.offload_layers || host_layers_) return;
   host_layers_ = std::make_unique<HostLayers>(parameters(), options_.memory);
-  set_layer_weights(host_layers_.get());
+  set_weights({.layers = host_layers_.get()});
 }
 
 void Transformer::load(const core::StateReader& reader, Parameter& p) const {

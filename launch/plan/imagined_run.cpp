@@ -194,7 +194,7 @@ class ImaginedRun {
     if (deals_experts(config_.parallel, models_.student, rank.mesh()))
       check_experts_may_move(models_.student, rank.mesh(), optimizer);
     memory.optimizer = taken();
-    student.set_layer_weights(values.layers());
+    student.set_weights(values.weights());
     student.init_random(config_.train.seed);
     values.begin();
     memory.parameters += taken();

@@ -45,9 +45,7 @@ optim::Schedule make_schedule(const RunConfig& config) {
 /// Of those of all stages of a pipeline each is in one list: what both ends have in the first one's.
 core::ParameterList counted_here(const Rank& rank, core::ParameterList parameters) {
   if (rank.mesh().pp().rank() > 0)
-    std::erase_if(parameters, [](const core::Parameter* p) {
-      return std::ranges::any_of(p->placement, [](const auto& axis) { return axis.axis == "pp"; });
-    });
+    std::erase_if(parameters, [](const core::Parameter* p) { return parallel::lies_on_both_ends(*p); });
   return parameters;
 }
 
@@ -199,7 +197,7 @@ RunSteps::RunSteps(Session& session, const Log& log)
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
                       names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}),
       sampled_(session) {
-  session.student->set_layer_weights(values_.layers());  // which takes over what is filled from here on
+  session.student->set_weights(values_.weights());  // which take over what is filled from here on
   if (deals_experts(session.config.parallel, session.student->config(), session.rank.mesh()))
     placement_.emplace(session.rank, *session.student, fragments_, optimizer_, values_);
   find_matches({});  // what does not fit is said before anything is made

@@ -5,10 +5,10 @@
 
 namespace limbeck::parallel {
 
-LayerValues::LayerValues(const core::ParameterList& parameters, const GradientGroups& groups) {
+LayerValues::LayerValues(const core::ParameterList& parameters, const GradientGroups& groups, std::string_view prefix) {
   std::vector<core::ParameterList> lists;
   for (core::Parameter* p : parameters) {
-    const std::optional<std::int64_t> layer = nn::layer_of(*p);
+    const std::optional<std::int64_t> layer = nn::layer_of(*p, prefix);
     if (!layer || p->is_frozen()) continue;
     if (*layer >= std::ssize(lists)) lists.resize(static_cast<std::size_t>(*layer + 1));
     lists[static_cast<std::size_t>(*layer)].push_back(p);
