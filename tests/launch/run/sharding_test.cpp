@@ -191,8 +191,8 @@ TEST(UnevenExperts, MomentsInEightBitsGoOnUnderAnyLayout) {
   EXPECT_GT(in_blocks, 0) << "of dense matrices";
 }
 
-/// Bytes of rank 0's tensors behind a step of AdamW in float32, at its peak, and at the most before the first step, of a
-/// dense model of its own.
+/// Bytes of rank 0's tensors behind a step of AdamW in float32, at its peak, and at the most before the first, of a dense
+/// model of its own.
 struct Bytes {
   std::int64_t kept = 0, peak = 0, start = 0;
   std::int64_t largest = 0;             // value of a parameter

@@ -123,6 +123,8 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   if (config.parallel.shard == launch::Shard::Parameters) {  // whose values are never all there
     const auto start = static_cast<double>(run.start);
     EXPECT_NEAR(static_cast<double>(plan.memory.start), start, 0.1 * start);
+    ASSERT_EQ(plan.waited.size(), 1U);
+    EXPECT_EQ(plan.waited[0].calls, 2);  // the embedding, and the head
   }
 
   // Who gets a token is the routers' choice; all else is sent byte for byte.
