@@ -66,6 +66,8 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   core::check(!options_.fp8_products || (compute_dtype() == DType::BF16 && !options_.as_kept),
               "transformer: products in FP8 are of bfloat16 activations, and of weights that are not kept as they are");
   const ModelConfig& c = config_;
+  core::check(!options_.filled_later || !options_.frozen,
+              "transformer: values are filled later of a model that is trained alone");
   core::check(!options_.offload_layers || options_.frozen,
               "transformer: layers stay in the host's memory of a frozen model alone");
   const std::vector<core::Slice> chunks = options_.chunks.value_or(std::vector{core::Slice{0, c.num_layers}});
@@ -298,7 +300,7 @@ Var Transformer::reward_head() const {
 void Transformer::fill(const std::function<void(Parameter&)>& f, std::string_view end_of_name) {
   for (Parameter* p : parameters()) {
     if (!p->name.ends_with(end_of_name)) continue;
-    if (!options_.as_kept) p->value.storage()->refill();
+    if (!options_.frozen) p->value.storage()->refill();
     f(*p);
     for (FilledWeights* const who : std::initializer_list<FilledWeights*>{weights_.layers, weights_.predictors,
                                                                           weights_.ends})
