@@ -20,7 +20,7 @@ Parameter& ParameterSet::add(const std::string& name, const Shape& global_shape,
     if (axis.role == AxisRole::Sharded) local[axis.dimension] = axis.length;
   // Vectors are small, and no product widens them.
   const DType dtype = options_.dtype == DType::BF16 && !p.is_matrix() ? DType::F32 : options_.dtype;
-  p.value = options_.matrices_are_lent && p.is_matrix()
+  p.value = options_.filled_later || (options_.matrices_are_lent && p.is_matrix())
                 ? Tensor(std::make_shared<Storage>(options_.memory, bytes_of(dtype, local.numel()), nullptr, nullptr),
                          0, dtype, local)
                 : Tensor::empty(options_.memory, dtype, local);

@@ -25,6 +25,7 @@ struct ParameterOptions {
   bool frozen = false;             // without slots
   PlacementRule place = {};        // none: this rank holds everything
   bool matrices_are_lent = false;  // and have no memory of their own (StateReader::lend)
+  bool filled_later = false;       // values have no memory until it is refilled
 };
 
 class ParameterSet {

@@ -117,13 +117,15 @@ of windows "$windows model.head_norm=EACH_HEAD model.attention_sinks=true" \
 of windows_latent "$experts $latents $windows" dp2 tp3 tp2ep2+$divided cp2 cp4 cp4tp2 pp2+batch.micro_batches=2 pp3cp4+batch.micro_batches=3 \
   pp2cp4+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+train.recompute=true pp2dp2+$sharded=PARAMETERS+batch.micro_batches=2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
-  dp2 tp2 tp3+$divided tp3+$divided+$summed=2
-of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2 tp2ep2+$dealt
+  dp2 tp2 tp3+$divided tp3+$divided+$summed=2 dp3+$sharded=PARAMETERS dp2tp2+$divided+$sharded=PARAMETERS
+of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2 tp2ep2+$dealt dp3+$sharded=PARAMETERS \
+  tp2ep2+$divided+$sharded=PARAMETERS+train.recompute=true
 of ahead_stages "$experts model.num_layers=5 model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
   pp2+parallel.schedule=ZERO_BUBBLE pp3+parallel.schedule=ZERO_BUBBLE+train.recompute=true pp2dp2+$sharded=PARAMETERS \
   pp2tp2+parallel.schedule=ZERO_BUBBLE+$summed=2 pp2tp2+parallel.schedule=ZERO_BUBBLE+$divided+$summed=3 \
   pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp4+$sharded=GRADIENTS+$neighbours=2
-of ahead_tied "$experts model.num_predict_layers=2 model.tied_head=true batch.micro_batches=2" dp2 pp2 pp2tp2 pp2dp2+$sharded=OPTIMIZER
+of ahead_tied "$experts model.num_predict_layers=2 model.tied_head=true batch.micro_batches=2" dp2 pp2 pp2tp2 pp2dp2+$sharded=OPTIMIZER \
+  dp3+$sharded=PARAMETERS pp2dp2+$sharded=PARAMETERS
 of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS \
   ep4+$dealt dp2ep2+$dealt+$sharded=PARAMETERS
 

@@ -182,6 +182,7 @@ std::unique_ptr<Drafter> Generation::make_drafter(std::int64_t num_slots) const 
 }
 
 Generated Generation::run() {
+  const WholeEnd whole = model_.whole_head();
   while (true) {
     begin_texts();
     if (const auto pieces = pieces_of_prompts(); !pieces.empty()) {

@@ -2,7 +2,7 @@
 // next one, which travel beside its kernels. They are copied as they are, blocks of a quantised model as blocks.
 //
 //     HostLayers layers(model.parameters(), memory);        // which lie in offload_memory(memory)
-//     model.set_layer_weights(&layers);
+//     model.set_weights({.layers = &layers});
 #pragma once
 
 #include <cstddef>

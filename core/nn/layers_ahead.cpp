@@ -1,12 +1,10 @@
 #include "core/nn/layers_ahead.h"
 
 #include <charconv>
-#include <string_view>
 
 namespace limbeck::nn {
 
-std::optional<std::int64_t> layer_of(const core::Parameter& parameter) {
-  constexpr std::string_view prefix = "layers.";
+std::optional<std::int64_t> layer_of(const core::Parameter& parameter, std::string_view prefix) {
   if (!parameter.name.starts_with(prefix)) return std::nullopt;
   std::int64_t layer = 0;
   const char* const end = parameter.name.data() + parameter.name.size();

@@ -8,14 +8,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "core/nn/layer_weights.h"
 
 namespace limbeck::nn {
 
-/// N of a parameter layers.N.*; nothing of other names.
-std::optional<std::int64_t> layer_of(const core::Parameter& parameter);
+/// N of a parameter layers.N.*, or of another prefix; nothing of other names.
+std::optional<std::int64_t> layer_of(const core::Parameter& parameter, std::string_view prefix = "layers.");
 
 class LayersAhead : public LayerWeights {
  public:

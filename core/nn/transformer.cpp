@@ -58,13 +58,16 @@ void add_values(Tensor to, const std::vector<double>& values) {
 Transformer::Transformer(ModelConfig config, ModelOptions options)
     : config_(std::move(config)),
       options_(std::move(options)),
-      parameters_({options_.memory, options_.dtype, options_.frozen, options_.place, options_.as_kept}) {
+      parameters_({options_.memory, options_.dtype, options_.frozen, options_.place, options_.as_kept,
+                   options_.filled_later}) {
   validate(config_, "model");
   core::check(!options_.as_kept || (options_.frozen && options_.dtype != DType::F64),
               "transformer: weights are kept as they are of a frozen model in float32 or bfloat16 alone");
   core::check(!options_.fp8_products || (compute_dtype() == DType::BF16 && !options_.as_kept),
               "transformer: products in FP8 are of bfloat16 activations, and of weights that are not kept as they are");
   const ModelConfig& c = config_;
+  core::check(!options_.filled_later || !options_.frozen,
+              "transformer: values are filled later of a model that is trained alone");
   core::check(!options_.offload_layers || options_.frozen,
               "transformer: layers stay in the host's memory of a frozen model alone");
   const std::vector<core::Slice> chunks = options_.chunks.value_or(std::vector{core::Slice{0, c.num_layers}});
@@ -293,35 +296,46 @@ Var Transformer::reward_head() const {
   return core::as_var(*reward_head_);
 }
 
-void Transformer::init_random(std::uint64_t seed) {
+/// Of each parameter, or of those whose names end so: one after the other has memory for its values.
+void Transformer::fill(const std::function<void(Parameter&)>& f, std::string_view end_of_name) {
   for (Parameter* p : parameters()) {
-    const bool to_residual =
-        p->name.ends_with(".o.weight") || p->name.ends_with("down.weight") || p->name.ends_with(".down");
-    const double deviation =
-        to_residual ? usual_deviation / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : usual_deviation;
-    if (p->is_matrix())
-      core::init_normal(*p, deviation, seed);
-    else if (!begin_mamba(*p, seed))
-      core::dispatch_float("init_random", p->value.dtype(), [&]<class T>() {
-        const bool is_bias = p->name.ends_with("bias") || p->name.ends_with(".sinks");
-        const double start = is_bias ? 0 : 1 - config_.norm_offset;
-        const std::vector<T> all(static_cast<std::size_t>(p->value.numel()), static_cast<T>(start));
-        p->value.copy_from(Tensor::from<T>(options_.memory->host(), p->value.shape(), all));
-      });
+    if (!p->name.ends_with(end_of_name)) continue;
+    if (!options_.frozen) p->value.storage()->refill();
+    f(*p);
+    for (FilledWeights* const who : std::initializer_list<FilledWeights*>{weights_.layers, weights_.predictors,
+                                                                          weights_.ends})
+      if (who != nullptr) who->filled(*p);
   }
   end_filling();
 }
 
+void Transformer::init_random(std::uint64_t seed) {
+  fill([&](Parameter& p) {
+    if (options_.memory->is_imagined()) return;  // nothing lies there
+    const bool to_residual =
+        p.name.ends_with(".o.weight") || p.name.ends_with("down.weight") || p.name.ends_with(".down");
+    const double deviation =
+        to_residual ? usual_deviation / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : usual_deviation;
+    if (p.is_matrix())
+      core::init_normal(p, deviation, seed);
+    else if (!begin_mamba(p, seed))
+      core::dispatch_float("init_random", p.value.dtype(), [&]<class T>() {
+        const bool is_bias = p.name.ends_with("bias") || p.name.ends_with(".sinks");
+        const double start = is_bias ? 0 : 1 - config_.norm_offset;
+        const std::vector<T> all(static_cast<std::size_t>(p.value.numel()), static_cast<T>(start));
+        p.value.copy_from(Tensor::from<T>(options_.memory->host(), p.value.shape(), all));
+      });
+  });
+}
+
 void Transformer::load(const core::StateReader& reader, std::string_view end_of_name) {
-  for (Parameter* p : parameters())
-    if (p->name.ends_with(end_of_name)) load(reader, *p);
-  end_filling();
+  fill([&](Parameter& p) { load(reader, p); }, end_of_name);
 }
 
 void Transformer::end_filling() {
   if (!options_.offload_layers || host_layers_) return;
   host_layers_ = std::make_unique<HostLayers>(parameters(), options_.memory);
-  set_layer_weights(host_layers_.get());
+  set_weights({.layers = host_layers_.get()});
 }
 
 void Transformer::load(const core::StateReader& reader, Parameter& p) const {
@@ -342,9 +356,12 @@ void Transformer::load(const core::StateReader& reader, Parameter& p) const {
 
 void Transformer::load_with_new_reward_head(const core::StateReader& reader, std::uint64_t seed) {
   core::check(config_.reward_head, "transformer: there is no reward head to begin");
-  for (Parameter* p : parameters())
-    if (p != reward_head_) load(reader, *p);
-  if (reward_head_ != nullptr) core::init_normal(*reward_head_, usual_deviation, seed);
+  fill([&](Parameter& p) {
+    if (&p == reward_head_)
+      core::init_normal(p, usual_deviation, seed);
+    else
+      load(reader, p);
+  });
 }
 
 core::StateDict Transformer::state_dict() {

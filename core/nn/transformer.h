@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -41,6 +42,9 @@ struct ModelOptions {
   /// FP8 (core/ops/fp8_product.h). With BF16 activations, and not as_kept.
   bool fp8_products = false;
   bool frozen = false;
+  /// Values have no memory before load or init_random comes to them, for whoever takes each over behind that
+  /// (FilledWeights).
+  bool filled_later = false;
   /// Frozen matrices stay as their source keeps them, in blocks of a mapped file for one, where it lends them; the
   /// others are of `dtype`. Not with float64.
   bool as_kept = false;
@@ -75,7 +79,8 @@ class Transformer {
   /// In the order of use.
   core::ParameterList parameters() { return parameters_.list(); }
   Parameter& parameter(const std::string& name);
-  /// The head's weight [V_local,C]; the embedding's where they are tied. Throws where the model has a reward head.
+  /// The head's weight [V_local,C], to be read while whole_head() is there; the embedding's where they are tied. Throws
+  /// where the model has a reward head.
   Var head() const;
   /// The weight of the reward head, [1,C], whole on every rank. Throws where the model has none.
   Var reward_head() const;
@@ -109,8 +114,12 @@ class Transformer {
   /// That lie in the host's memory, bytes.
   std::int64_t offloaded_bytes() const { return host_layers_ ? host_layers_->bytes() : 0; }
 
-  /// Null: the layers' weights are always whole. It must outlive the passes.
-  void set_layer_weights(LayerWeights* weights) { layer_weights_ = weights; }
+  /// Who has the weights whole only while they are used, and is told of what is filled. They must outlive the passes.
+  void set_weights(const ModelWeights& weights) { weights_ = weights; }
+  /// Has the head's weight whole while the result is there; nothing where the head is elsewhere.
+  WholeEnd whole_head() const {
+    return {has_head() ? weights_.ends : nullptr, config_.tied_head ? End::Embedding : End::Head};
+  }
 
   /// A pass over `batch` with attention within its sequences.
   Pass pass(const Batch& batch) const;
@@ -178,6 +187,7 @@ class Transformer {
   Output finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
                   const AuxiliaryLosses& losses) const;
 
+  void fill(const std::function<void(Parameter&)>& f, std::string_view end_of_name = "");
   void load(const core::StateReader& reader, Parameter& parameter) const;
   Var received(const Pass& pass, std::int64_t chunk) const;
   void send_on(const Var& stream, std::int64_t chunk) const;
@@ -204,7 +214,7 @@ class Transformer {
   Parameter* head_bias_ = nullptr;
   Parameter* reward_head_ = nullptr;    // in place of head_
   mutable std::vector<Rotary> rotary_;  // by Attention::rope
-  LayerWeights* layer_weights_ = nullptr;
+  ModelWeights weights_;
   std::unique_ptr<HostLayers> host_layers_;  // with offload_layers, once they are filled
 };
 

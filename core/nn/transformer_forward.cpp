@@ -115,12 +115,14 @@ KvCache Transformer::make_predict_cache(std::int64_t num_slots) const {
 }
 
 Var Transformer::embedded(Tape& tape, const Pass& pass, const Tensor& tokens) const {
+  const WholeEnd whole(weights_.ends, End::Embedding);
   const Var x = exit_stream(
       tape, pass, core::embedding(tape, tokens, core::as_var(*embedding_), vocabulary_part(), residual_dtype()));
   return config_.embedding_scale == 1 ? x : core::scale(tape, x, config_.embedding_scale);
 }
 
 Var Transformer::embedded(Tape& tape, const Pass& pass) const {
+  const WholeEnd whole(weights_.ends, End::Embedding);
   const Var x = embedded(tape, pass, pass.batch.tokens);
   if (position_embedding_ == nullptr) return x;
   const Tensor positions = rows_of_stream(pass, pass.batch.position);
@@ -150,9 +152,9 @@ void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int
 void Transformer::run_in_stack(Tape& tape, const Pass& pass, std::int64_t local, ResidualStream& stream,
                                AuxiliaryLosses& losses) const {
   const Layer& layer = layers_.at(static_cast<std::size_t>(local));
-  if (layer_weights_ != nullptr) layer_weights_->before(tape, layer.index);
+  if (weights_.layers != nullptr) weights_.layers->before(tape, layer.index);
   run(tape, pass, layer, local, stream, losses);
-  if (layer_weights_ != nullptr) layer_weights_->behind(tape, layer.index);
+  if (weights_.layers != nullptr) weights_.layers->behind(tape, layer.index);
 }
 
 Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
@@ -245,11 +247,15 @@ Transformer::Output Transformer::predict(Tape& tape, const Pass& pass, std::int6
   core::check(depth >= 0 && depth < num_predictors(), "transformer: depth {} of {} layers that predict", depth,
               num_predictors());
   const Predictor& predictor = predictors_[static_cast<std::size_t>(depth)];
-  ResidualStream stream(predictor.entry(tape, embedded(tape, pass, tokens), hidden));
+  const Var embedded_tokens = embedded(tape, pass, tokens);
+  if (weights_.predictors != nullptr) weights_.predictors->before(tape, depth);
+  ResidualStream stream(predictor.entry(tape, embedded_tokens, hidden));
   AuxiliaryLosses losses;
   run(tape, pass, predictor.layer, depth, stream, losses);
   if (pass.cache && depth + 1 == num_predictors()) pass.cache->advance(pass.cached);
-  return finished(tape, pass, stream, predictor.norm, losses);
+  Output out = finished(tape, pass, stream, predictor.norm, losses);
+  if (weights_.predictors != nullptr) weights_.predictors->behind(tape, depth);
+  return out;
 }
 
 }  // namespace limbeck::nn

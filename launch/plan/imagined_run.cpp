@@ -126,6 +126,38 @@ WholeStudent whole_student(const RunConfig& config, const PlannedModels& models)
   return whole;
 }
 
+/// Notes what is sent for tables at a model's ends (parallel/axes/end_values.h), of all that is counted.
+class NotedEnds final : public nn::EndWeights {
+ public:
+  NotedEnds(nn::EndWeights& ends, const parallel::TrafficLog& traffic) : ends_(ends), traffic_(traffic) {}
+
+  void filled(core::Parameter& parameter) override { ends_.filled(parameter); }
+  void free(nn::End end) override { ends_.free(end); }
+  void bring(nn::End end) override {
+    const std::vector<parallel::ExchangeCount> before = traffic_.entries();
+    ends_.bring(end);
+    const std::vector<parallel::ExchangeCount>& behind = traffic_.entries();  // in the same order, with new ones last
+    for (std::size_t i = 0; i < behind.size(); ++i) {
+      if (i == noted_.size())
+        noted_.push_back({.group = behind[i].group, .operation = behind[i].operation, .ranks = behind[i].ranks});
+      noted_[i].calls += behind[i].calls - (i < before.size() ? before[i].calls : 0);
+      noted_[i].bytes += behind[i].bytes - (i < before.size() ? before[i].bytes : 0);
+    }
+  }
+  /// To be called whenever the log is told to.
+  void forget() { noted_.clear(); }
+  std::vector<parallel::ExchangeCount> entries() const {
+    std::vector<parallel::ExchangeCount> some = noted_;
+    std::erase_if(some, [](const parallel::ExchangeCount& t) { return t.calls == 0; });
+    return some;
+  }
+
+ private:
+  nn::EndWeights& ends_;
+  const parallel::TrafficLog& traffic_;
+  std::vector<parallel::ExchangeCount> noted_;
+};
+
 class ImaginedRun {
  public:
   ImaginedRun(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, core::MemoryPtr memory)
@@ -159,12 +191,11 @@ class ImaginedRun {
       plan_.teacher_bytes = taken();
       memory.teacher += plan_.teacher_bytes;
     }
-    const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
+    const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_));
     nn::Transformer student(models_.student, plan_.pipeline.part_of(options, plan_.stage));
     std::optional<nn::Adapters> adapters;
     if (config_.adapters)
       adapters.emplace(student, adapter_options(*config_.adapters), config_.precision.master, options.place);
-    if (!memory_->is_imagined()) student.init_random(config_.train.seed);
     HiddenProjectors projectors({.memory = memory_, .dtype = config_.precision.master, .place = options.place}, config_,
                                 models_.student, models_.teacher,
                                 [&](std::int64_t layer) { return plan_.pipeline.stage_of(layer) == plan_.stage; });
@@ -195,8 +226,11 @@ class ImaginedRun {
     if (deals_experts(config_.parallel, models_.student, rank.mesh()))
       check_experts_may_move(models_.student, rank.mesh(), optimizer);
     memory.optimizer = taken();
+    nn::ModelWeights weights = values.weights();
+    if (weights.ends != nullptr) weights.ends = &ends_.emplace(*weights.ends, *traffic);
+    student.set_weights(weights);
+    student.init_random(config_.train.seed);
     values.begin();
-    student.set_layer_weights(values.layers());
     memory.parameters += taken();
     optimizer.begin_training();
     memory.optimizer += taken();
@@ -295,6 +329,7 @@ class ImaginedRun {
     plan_.memory.copy = taken();
     memory_->reset_peak();
     traffic.forget();
+    if (ends_) ends_->forget();
     const std::int64_t given = memory_->given_bytes();
     seconds_ = {make()};
     const core::MemoryStatistics after = memory_->statistics();
@@ -302,6 +337,7 @@ class ImaginedRun {
     plan_.memory.activations = after.peak_bytes - after.used_bytes;
     plan_.given_bytes = memory_->given_bytes() - given;
     plan_.traffic = traffic.entries();
+    if (ends_) plan_.waited = ends_->entries();
     while (std::ssize(seconds_) < num_steps) seconds_.push_back(make());
   }
 
@@ -316,6 +352,7 @@ class ImaginedRun {
   const PlannedWorld& world_;
   core::MemoryPtr memory_;
   StateCopy copy_;
+  std::optional<NotedEnds> ends_;  // of the student while its steps run
   std::int64_t used_ = 0;
   std::vector<double> seconds_;
   RankPlan plan_;

@@ -21,6 +21,7 @@ namespace limbeck::launch {
 struct RankPlan {
   MemoryParts memory;
   std::vector<parallel::ExchangeCount> traffic;  // of a step, what this rank sends
+  std::vector<parallel::ExchangeCount> waited;   // of that, for tables at the model's ends, which passes wait for
   std::int64_t given_bytes = 0;       // of a step, to all of its tensors: what is written of them at the least
   std::int64_t parameter_bytes = 0;   // of the student on this rank, as passes read them
   std::int64_t gradient_bytes = 0;    // of what is trained of it, before any is dealt

@@ -44,7 +44,9 @@ std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, i
     part = std::max(part, static_cast<double>(rows) / static_cast<double>(experts * sharers * etp));
   }
   std::int64_t whole = 0, teacher = 0;
-  if (is_dealt) whole = 2 * student.vocabulary * student.width;  // tables are in no layer that is gathered
+  // An embedding that both ends of a pipeline have is not gathered.
+  if (is_dealt && ranks(layout.pp) > 1 && (student.tied_head || student.num_predict_layers > 0))
+    whole = student.vocabulary * student.width;
   if (models.teacher)
     teacher = core::bytes_of(precision.frozen_storage, nn::count_parameters(*models.teacher).total);
   const std::int64_t values = nn::count_parameters(student).total,

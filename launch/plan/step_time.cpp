@@ -214,6 +214,25 @@ bool is_of_gradients(const parallel::ExchangeCount& traffic) {
   return traffic.group.find(" gradients") != std::string::npos;
 }
 
+namespace {
+
+/// Of all calls, over the link of their ranks.
+double seconds_of(const parallel::ExchangeCount& traffic, const ClusterLink& link) {
+  const double a_call = link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(traffic.ranks.size())));
+  return static_cast<double>(traffic.calls) * a_call +
+         (link.gb_s > 0 ? static_cast<double>(traffic.bytes) / (link.gb_s * 1e9) : 0);
+}
+
+/// What passes wait for of an exchange that runs beside them.
+double waited_seconds(const parallel::ExchangeCount& traffic, const RankPlan& plan, const ClusterLink& link) {
+  const auto same = std::ranges::find_if(plan.waited, [&](const parallel::ExchangeCount& t) {
+    return t.group == traffic.group && t.operation == traffic.operation;
+  });
+  return same == plan.waited.end() ? 0 : seconds_of(*same, link);
+}
+
+}  // namespace
+
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster) {
   StepTime time;
@@ -240,9 +259,8 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     const ClusterLink& link = cluster.link_of(t.ranks);
     ExchangeTime exchange{.between_nodes = &link == &cluster.between};
     exchange.is_hidden = runs_beside(t, config, !cluster.is_gpu && !exchange.between_nodes);
-    const double seconds_a_call = link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(t.ranks.size())));
     const auto calls = static_cast<double>(t.calls);
-    exchange.seconds = calls * seconds_a_call + (link.gb_s > 0 ? static_cast<double>(t.bytes) / (link.gb_s * 1e9) : 0);
+    exchange.seconds = seconds_of(t, link);
     time.exchanges += exchange.seconds;
     if (is_of_stages(t)) {
       sent = std::max(sent, exchange.seconds / std::max(calls, 1.0));
@@ -252,7 +270,9 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
       keys = std::min(exchange.seconds, attention * (ranks - 1) / ranks);
       time.exposed += exchange.seconds - keys;
     } else if (exchange.is_hidden) {
-      hidden += exchange.seconds;
+      const double waited = waited_seconds(t, plan, link);
+      time.exposed += waited;
+      hidden += exchange.seconds - waited;
       last = std::max(last, exchange.seconds / std::max(calls, 1.0));
     } else {
       time.exposed += exchange.seconds;

@@ -267,6 +267,7 @@ void HeldOut::set_rows(const Part& part, const std::vector<TokenFigures>& figure
 /// By the model whose experts choose as a teacher of the one whose tokens do.
 ChoiceResult HeldOut::choice_of(const nn::Transformer& model) const {
   TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), Known::Whole);
+  const nn::WholeEnd whole = model.whole_head();
   StagesInStep stages(rank_);
   for (const Part& part : parts_) {
     const auto hidden_by = [&](const nn::RouterTraining& router) {
@@ -424,6 +425,7 @@ Measurement HeldOut::evaluate(const nn::Transformer& model) {
       load.watch(pass);
       return model.forward(off, pass).hidden.value;
     };
+    const nn::WholeEnd whole = model.whole_head();
     result = model.has_head() ? measure(hidden_of, model.head().value, model.head_bias().value, model.vocabulary_part())
                               : measure(hidden_of, {}, {}, {});
   }

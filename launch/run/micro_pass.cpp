@@ -196,6 +196,7 @@ Var MicroPass::loss_of(const Var& hidden, const Tensor& targets, std::int64_t fu
                            *step_.rank.comms().tensor, head, sums_of_losses, models.student.head_bias());
   };
   const std::unique_ptr<core::TargetSource> teacher = targets_of(targets, further, head);
+  const nn::WholeEnd whole = models.student.whole_head();
   const bool is_bridged = bridge() == Bridge::Spans && further == 0;
   if (options.preference_beta == 0 && !is_bridged)
     return run(tape_, teacher.get(), step_.sums.losses[static_cast<std::size_t>(further)]);

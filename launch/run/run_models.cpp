@@ -56,9 +56,10 @@ nn::ModelOptions with_precision(nn::ModelOptions options, const PrecisionConfig&
   return options;
 }
 
-nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision) {
-  nn::ModelOptions options = with_precision(rank.sharded(precision.master), precision);
+nn::ModelOptions student_options(const Rank& rank, const RunConfig& config) {
+  nn::ModelOptions options = with_precision(rank.sharded(config.precision.master), config.precision);
   options.with_predict = true;
+  options.filled_later = config.parallel.shard == Shard::Parameters && !config.adapters;
   return options;
 }
 

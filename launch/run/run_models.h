@@ -1,7 +1,7 @@
 // What a run's models are, before there is one: architectures, and how they lie on a rank.
 //
 //     const nn::ModelConfig student = student_architecture(config, student_source, teacher_source, vocabulary);
-//     nn::Transformer model(student, student_options(rank, config.precision));
+//     nn::Transformer model(student, student_options(rank, config));
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ void check_reads(const RunConfig& config, std::int64_t num_tokens, const nn::Mod
 
 /// With values, activations and the stream between the layers as a student has them.
 nn::ModelOptions with_precision(nn::ModelOptions options, const PrecisionConfig& precision);
-nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision);
+/// Where its values are dealt, they have no memory before they are filled.
+nn::ModelOptions student_options(const Rank& rank, const RunConfig& config);
 nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precision);
 /// Of one that is made, beside the teacher, where objective.control is UNTRAINED: as its passes read it.
 nn::ModelOptions untrained_options(const Rank& rank, const PrecisionConfig& precision);

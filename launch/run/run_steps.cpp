@@ -45,9 +45,7 @@ optim::Schedule make_schedule(const RunConfig& config) {
 /// Of those of all stages of a pipeline each is in one list: what both ends have in the first one's.
 core::ParameterList counted_here(const Rank& rank, core::ParameterList parameters) {
   if (rank.mesh().pp().rank() > 0)
-    std::erase_if(parameters, [](const core::Parameter* p) {
-      return std::ranges::any_of(p->placement, [](const auto& axis) { return axis.axis == "pp"; });
-    });
+    std::erase_if(parameters, [](const core::Parameter* p) { return parallel::lies_on_both_ends(*p); });
   return parameters;
 }
 
@@ -199,6 +197,7 @@ RunSteps::RunSteps(Session& session, const Log& log)
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
                       names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}),
       sampled_(session) {
+  session.student->set_weights(values_.weights());  // which take over what is filled from here on
   if (deals_experts(session.config.parallel, session.student->config(), session.rank.mesh()))
     placement_.emplace(session.rank, *session.student, fragments_, optimizer_, values_);
   find_matches({});  // what does not fit is said before anything is made
@@ -231,14 +230,8 @@ void RunSteps::find_matches(std::span<const std::int64_t> kept) {
     routers_ = router_match(objective.routers, student, teacher, kept);
 }
 
-void RunSteps::deal_values() {
-  values_.begin();
-  is_dealt_ = true;
-  session_.student->set_layer_weights(values_.layers());
-}
-
 void RunSteps::begin() {
-  deal_values();
+  values_.begin();
   taken();
   optimizer_.begin_training();
   optimizer_bytes_ += taken();
@@ -258,9 +251,11 @@ MemoryParts RunSteps::memory() {
     const bool is_here = !storage.is_lent() && !storage.is_empty() && storage.memory() == session_.rank.memory();
     return is_here && seen.insert(&storage).second ? storage.bytes() : 0;
   };
-  MemoryParts parts{.gradients = gradient_bytes_, .optimizer = optimizer_bytes_, .host = optimizer_.offloaded_bytes()};
+  MemoryParts parts{.parameters = share_bytes_,
+                    .gradients = gradient_bytes_,
+                    .optimizer = optimizer_bytes_,
+                    .host = optimizer_.offloaded_bytes()};
   for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
-  if (is_dealt_) parts.parameters += share_bytes_;
   const auto add_teacher = [&](nn::Transformer* teacher) {
     if (teacher == nullptr) return;
     for (const core::Parameter* p : teacher->parameters()) parts.teacher += bytes_of(p->value);
@@ -283,7 +278,6 @@ core::Tensor RunSteps::values_here(const core::Parameter& parameter) const {
 core::StateDict RunSteps::weights() {
   core::StateDict weights;
   for (const core::Parameter* p : all_parameters()) weights[p->name] = p->entry(p->value);
-  if (!is_dealt_) return weights;
   for (const optim::Fragment& f : fragments_)
     if (f.sharers.value.defined()) weights[f.parameter->name] = f.entry(f.value());
   return weights;
@@ -306,7 +300,7 @@ core::ParameterList RunSteps::all_parameters() { return parameters_of(session_, 
 
 void RunSteps::load(const core::StateReader& reader, const StepsPosition& position, const std::string& where,
                     const std::vector<std::string>& changed) {
-  deal_values();
+  values_.begin();
   taken();
   while_others_hear(session_.rank, [&] {
     projectors_.load(reader);

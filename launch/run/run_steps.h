@@ -129,8 +129,6 @@ class RunSteps {
   std::string seen_first(const core::FiniteWatch& watch) const;
   /// Collective: throws where a step is not finite, with that.
   void check(const TrainingStep::Done& done, std::int64_t step, const core::FiniteWatch* watch) const;
-  /// The student's weights are those to begin with: what is dealt of them is, from here on.
-  void deal_values();
   /// Bytes that have gone to tensors of the memory since it was last looked at.
   std::int64_t taken();
 
@@ -159,7 +157,6 @@ class RunSteps {
   std::vector<std::vector<std::int64_t>> replicated_;
   std::int64_t steps_done_ = 0;
   std::int64_t passed_over_ = 0;  // as StepsPosition has it
-  bool is_dealt_ = false;         // whether shares hold the values of what is dealt
 };
 
 /// Whether the student learns from what a teacher says of each of its tokens.

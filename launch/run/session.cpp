@@ -94,7 +94,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log, co
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
-  const nn::ModelOptions options = student_options(rank, config.precision);
+  const nn::ModelOptions options = student_options(rank, config);
   const parallel::Mesh& mesh = rank.mesh();
   pipeline = pipeline_of(config, architecture, mesh.pp().size(),
                          {.beside_head = forward_flops_of_teachers(),

@@ -159,6 +159,7 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
   ExpertUse experts(model.config());
   const auto ranks = static_cast<std::size_t>(rank_.mesh().data().size());
   const auto mine = static_cast<std::size_t>(rank_.mesh().data().rank());
+  const nn::WholeEnd whole = model.whole_head();
   StagesInStep stages(rank_);
   for (std::size_t first = 0; first < jobs_.size(); first += ranks) {
     stages.next();

@@ -11,6 +11,10 @@ enum Kind : std::uint8_t { Data, Edp, DataTp, Ends };
 
 }  // namespace
 
+bool lies_on_both_ends(const core::Parameter& parameter) {
+  return std::ranges::any_of(parameter.placement, [](const core::AxisPlacement& axis) { return axis.axis == "pp"; });
+}
+
 // All of them, in one order: which ones a rank needs depends on the sizes of its parts.
 GradientGroups::GradientGroups(const Mesh& mesh, const Sharding& sharding) : sharding_(sharding) {
   check_sharding(mesh, sharding);

@@ -23,6 +23,9 @@ struct Sharding {
   int ranks = 0;
 };
 
+/// Whether the first and the last stage of a pipeline both have the parameter.
+bool lies_on_both_ends(const core::Parameter& parameter);
+
 class GradientGroups {
  public:
   struct Group {

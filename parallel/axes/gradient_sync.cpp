@@ -19,10 +19,6 @@ std::int64_t padded_bytes(const Parameter& p, core::DType dtype) {
   return padded(core::bytes_of(dtype, p.value.numel()));
 }
 
-bool lies_on_both_ends(const Parameter& p) {
-  return std::ranges::any_of(p.placement, [](const core::AxisPlacement& axis) { return axis.axis == "pp"; });
-}
-
 }  // namespace
 
 GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,

@@ -5,10 +5,10 @@
 
 namespace limbeck::parallel {
 
-LayerValues::LayerValues(const core::ParameterList& parameters, const GradientGroups& groups) {
+LayerValues::LayerValues(const core::ParameterList& parameters, const GradientGroups& groups, std::string_view prefix) {
   std::vector<core::ParameterList> lists;
   for (core::Parameter* p : parameters) {
-    const std::optional<std::int64_t> layer = nn::layer_of(*p);
+    const std::optional<std::int64_t> layer = nn::layer_of(*p, prefix);
     if (!layer || p->is_frozen()) continue;
     if (*layer >= std::ssize(lists)) lists.resize(static_cast<std::size_t>(*layer + 1));
     lists[static_cast<std::size_t>(*layer)].push_back(p);
@@ -26,7 +26,15 @@ LayerValues::LayerValues(const core::ParameterList& parameters, const GradientGr
 void LayerValues::part_from_values() {
   for (std::vector<ValuePart>& parts : layers_)
     for (ValuePart& part : parts) part.part_from_values();
-  begin(layers_.size(), Stand::Freed);
+  free_all();
+}
+
+void LayerValues::filled(core::Parameter& parameter) {
+  const auto found = places_.find(&parameter);
+  if (found == places_.end()) return;
+  const std::size_t layer = found->second.layer;
+  for (ValuePart& part : layers_[layer]) part.part_from_values();
+  free(layer);
 }
 
 core::Tensor LayerValues::share(const core::Parameter& parameter) const {

@@ -17,8 +17,10 @@ SharedValues::SharedValues(const core::ParameterList& parameters, const Gradient
   find_writers(parameters, groups);
   core::ParameterList always_whole = parameters;
   if (groups.shares(Sharded::Parameters)) {
-    layers_ = std::make_unique<LayerValues>(parameters, groups);
-    std::erase_if(always_whole, [](const Parameter* p) { return nn::layer_of(*p).has_value(); });
+    layers_ = std::make_unique<LayerValues>(parameters, groups, "layers.");
+    predictors_ = std::make_unique<LayerValues>(parameters, groups, "predict.");
+    ends_ = std::make_unique<EndValues>(parameters, groups, bytes_at_once);
+    std::erase_if(always_whole, [this](const Parameter* p) { return share(*p).defined(); });
   }
   parts_ = make_value_parts(always_whole, groups, bytes_at_once, ValuePart::Shares::InValues);
 }
@@ -41,11 +43,15 @@ void SharedValues::find_writers(const core::ParameterList& parameters, const Gra
 }
 
 void SharedValues::begin() {
-  if (layers_) layers_->part_from_values();
+  if (!layers_) return;
+  layers_->part_from_values();
+  predictors_->part_from_values();
+  ends_->part_from_values();
 }
 
 void SharedValues::gather() {
   if (layers_) layers_->free_values();
+  if (predictors_) predictors_->free_values();
   for (std::size_t i = 0; i < parts_.size(); ++i) {  // one travels while the one before is taken over
     parts_[i].start();
     if (i > 0) parts_[i - 1].finish();
@@ -53,6 +59,11 @@ void SharedValues::gather() {
   if (!parts_.empty()) parts_.back().finish();
 }
 
-Tensor SharedValues::share(const Parameter& parameter) const { return layers_ ? layers_->share(parameter) : Tensor(); }
+Tensor SharedValues::share(const Parameter& parameter) const {
+  if (!layers_) return {};
+  if (nn::end_of(parameter)) return ends_->share(parameter);
+  const Tensor share = layers_->share(parameter);
+  return share.defined() ? share : predictors_->share(parameter);
+}
 
 }  // namespace limbeck::parallel

@@ -29,6 +29,7 @@ ValuePart::ValuePart(core::ParameterList parameters, WorldComm& sharers, Shares 
 void ValuePart::part_from_values() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Tensor& value = parameters_[i]->value;
+    if (value.storage()->is_empty()) continue;
     const Slice share = core::share_of(value.shape(), sharers_->rank(), sharers_->size());
     shares_[i].copy_from(value.reshape({value.numel()}).rows(share.first, share.count));
   }

@@ -21,8 +21,8 @@ class ValuePart {
   enum class Shares : bool { InValues, Apart };
   ValuePart(core::ParameterList parameters, WorldComm& sharers, Shares shares);
 
-  /// Shares that lie apart become what they are in the values, which are freed; these come back with finish(), without
-  /// a change of version.
+  /// Shares that lie apart become what they are in those of the values that are there, which are freed; they come back
+  /// with finish(), without a change of version.
   void part_from_values();
   /// Of the parameter that counts so here, [length]; undefined where it lies in the value.
   const core::Tensor& share(std::size_t index) const { return shares_.at(index); }

@@ -49,6 +49,7 @@ struct StepSettings {
   bool sharded_teacher = false;  // its experts are cut as the student's
   bool offload_state = false;    // the optimizer's lies in the host's memory
   bool offload_teacher = false;  // and so do the teacher's layers
+  bool own_head = false;         // of the student, where the golden model's is its embedding
 };
 
 /// The same in float64.
@@ -77,7 +78,7 @@ class GoldenSteps {
                     .kept_in = settings.offload_state ? core::offload_memory(rank_.memory()) : nullptr},
                    [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
     student_.init_random(1);
-    student_.set_layer_weights(values_.layers());
+    student_.set_weights(values_.weights());
     values_.begin();
     optimizer_.begin_training();
     values_.gather();
@@ -143,6 +144,7 @@ class GoldenSteps {
   nn::ModelConfig config() const {
     nn::ModelConfig config = golden_.config();
     config.num_predict_layers = settings_.num_predict_layers;
+    if (settings_.own_head) config.tied_head = false;
     config.moe.expert_bias = config.moe.selection_bias = settings_.has_expert_biases;
     if (settings_.num_experts > 0) config.moe.num_experts = settings_.num_experts;
     if (settings_.has_states)

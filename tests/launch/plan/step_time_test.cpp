@@ -47,6 +47,7 @@ class StepTimeTest : public ::testing::Test {
     plan.optimizer_host = optimizer_host;
     plan.teacher_host = teacher_host;
     plan.traffic = std::move(traffic);
+    plan.waited = waited;
     plan.pipeline = pipeline;
     plan.stage = 1;
     return step_time(c, {.student = c.model->architecture, .teacher = teacher, .tokens = 100}, plan, world, cluster);
@@ -65,6 +66,7 @@ class StepTimeTest : public ::testing::Test {
   }
   Cluster cluster = slow_cluster();
   Pipeline pipeline = {};
+  std::vector<parallel::ExchangeCount> waited = {};
   std::int64_t given_bytes = 1'000'000;
   double optimizer_flops = 0;
   std::int64_t optimizer_host = 0, teacher_host = 0;
@@ -154,6 +156,20 @@ TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
   RunConfig dealt = config();
   dealt.parallel.shard = Shard::Parameters;
   EXPECT_TRUE(time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, dealt).by_traffic[0].is_hidden);
+}
+
+// Of nine gathers of 1 ms, which passes of 90 ms hide but for the last, nothing hides the three of tables.
+TEST_F(StepTimeTest, TablesThatAreGatheredAreWaitedFor) {
+  cluster.is_gpu = true;
+  given_bytes = 30'000'000;
+  RunConfig dealt = config();
+  dealt.parallel.shard = Shard::Parameters;
+  const parallel::ExchangeCount all{"dp gradients sharers", "all_gather", {0, 1}, 9, 0};
+  EXPECT_NEAR(time({all}, dealt).exposed, 0.001, 1e-12);
+  waited = {{"dp gradients sharers", "all_gather", {0, 1}, 3, 0}};
+  const StepTime found = time({all}, dealt);
+  EXPECT_NEAR(found.exposed, 0.003 + 0.001, 1e-12);
+  EXPECT_NEAR(found.exchanges, 0.009, 1e-12);
 }
 
 // Of 16 tokens, 2 heads of 4 over 2.5 keys, two products of 2 operations each, forward and twice as much backward:

@@ -216,6 +216,11 @@ TEST(PipelineRuns, StartsAndControlsThatRunTheTeacherAreThoseOfOneRank) {
   EXPECT_EQ(two["layers"], one["layers"]);
   EXPECT_EQ(two["influence"], one["influence"]);
   expect_near(two["calibration"]["kl"], one["calibration"]["kl"].get<double>(), "kl of the start");
+  // Layers that are dealt as they are cut, and whose routers are centred when they have been.
+  folder.succeed(cut + " --out started_dealt --set parallel.layout=dp2 --set parallel.shard=PARAMETERS", 2);
+  expect_same(folder, "started_dealt", "started_one");
+  expect_near(start_of(folder, "started_dealt")["calibration"]["kl"], one["calibration"]["kl"].get<double>(),
+              "kl of the start that is dealt");
 }
 
 TEST(PipelineRuns, MeasureTheirCheckpointsInStagesAndWithout) {

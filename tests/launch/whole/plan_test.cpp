@@ -39,6 +39,7 @@ parallel { bucket_mib: 0.25 }
 
 /// Of one rank, of its third step.
 struct Measured {
+  std::int64_t start = 0;         // the most before the first
   core::MemoryStatistics memory;  // the peak is the step's
   std::vector<ExchangeCount> traffic;
 };
@@ -55,13 +56,14 @@ Measured measured(const RunConfig& config, int ranks, int ranks_a_node, int watc
     session.start_student();
     steps.find_matches(session.start.layers);
     steps.begin();
+    const std::int64_t start = rank.memory()->statistics().peak_bytes;
     for (int i = 0; i < 2; ++i) steps.step();
     launch::StateCopy copy(rank.host_memory());
     if (launch::saves_beside_steps(config.train)) copy.take(steps.state());
     rank.memory()->reset_peak();
     traffic->forget();
     steps.step();
-    if (world.rank == watched) result = {rank.memory()->statistics(), traffic->entries()};
+    if (world.rank == watched) result = {start, rank.memory()->statistics(), traffic->entries()};
   };
   testing::run_ranks(ranks, run, std::chrono::seconds(60), ranks_a_node);
   return result;
@@ -118,6 +120,12 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   const auto kept = static_cast<double>(run.memory.used_bytes), peak = static_cast<double>(run.memory.peak_bytes);
   EXPECT_NEAR(static_cast<double>(plan.memory.kept()), kept, 0.02 * kept);
   EXPECT_NEAR(static_cast<double>(plan.memory.kept() + plan.memory.activations), peak, 0.1 * peak);
+  if (config.parallel.shard == launch::Shard::Parameters) {  // whose values are never all there
+    const auto start = static_cast<double>(run.start);
+    EXPECT_NEAR(static_cast<double>(plan.memory.start), start, 0.1 * start);
+    ASSERT_EQ(plan.waited.size(), 1U);
+    EXPECT_EQ(plan.waited[0].calls, 2);  // the embedding, and the head
+  }
 
   // Who gets a token is the routers' choice; all else is sent byte for byte.
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> planned, sent;
