@@ -31,6 +31,7 @@ class CommHandle {
     virtual void wait() = 0;
     /// Without a deadline, where there is one.
     virtual void wait_patiently() { wait(); }
+    virtual bool is_over() const { return true; }
   };
   CommHandle() = default;
   explicit CommHandle(std::shared_ptr<Pending> pending) : pending_(std::move(pending)) {}
@@ -43,6 +44,8 @@ class CommHandle {
     if (pending_) pending_->wait_patiently();
     pending_.reset();
   }
+  /// Whether the host has nothing to wait for any more: of what lies in a device's queue that is so at once.
+  bool is_over() const { return !pending_ || pending_->is_over(); }
 
  private:
   std::shared_ptr<Pending> pending_;

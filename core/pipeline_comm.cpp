@@ -13,7 +13,7 @@ class SinglePipelineComm final : public PipelineComm {
   core::CommHandle send(Kind, const Tensor&, std::int64_t to) override {
     core::fail("pipeline: one stage sends to stage {}", to);
   }
-  void receive(Kind, const Tensor&, std::int64_t from) override {
+  core::CommHandle start_receiving(Kind, const Tensor&, std::int64_t from) override {
     core::fail("pipeline: one stage receives from stage {}", from);
   }
 };

@@ -28,7 +28,8 @@ class PipelineComm {
   /// handle has gone begin when it has been taken: whoever lets go of it knows that this waits for nothing of his own.
   [[nodiscard]] virtual core::CommHandle send(Kind kind, const Tensor& x, std::int64_t to) = 0;
   /// Fills x, of what was sent in its shape.
-  virtual void receive(Kind kind, const Tensor& x, std::int64_t from) = 0;
+  [[nodiscard]] virtual core::CommHandle start_receiving(Kind kind, const Tensor& x, std::int64_t from) = 0;
+  void receive(Kind kind, const Tensor& x, std::int64_t from) { start_receiving(kind, x, from).wait(); }
 };
 
 /// One stage alone; it lives as long as the program.

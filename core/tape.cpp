@@ -140,8 +140,13 @@ void Tape::run_weight_part(Step& step) {
   finish(step.weight_slots);
 }
 
-void Tape::run_weight_parts() {
-  for (Step& step : std::exchange(root().delayed_, {})) run_weight_part(step);
+bool Tape::run_next_weight_part() {
+  std::deque<Step>& delayed = root().delayed_;
+  if (delayed.empty()) return false;
+  Step step = std::move(delayed.front());
+  delayed.pop_front();
+  run_weight_part(step);
+  return true;
 }
 
 }  // namespace limbeck::core

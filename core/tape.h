@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <initializer_list>
 #include <map>
@@ -73,8 +74,8 @@ class Tape {
   /// When weight parts run.
   enum class WeightParts : std::uint8_t {
     AtOnce,   // with their steps
-    InWaits,  // queued, and run by fill_wait() and run_weight_parts()
-    Queued,   // and run by run_weight_parts() alone
+    InWaits,  // queued, and run by fill_wait() too
+    Queued,   // and run by run_weight_parts() and run_next_weight_part() alone
   };
 
   struct Step {
@@ -108,7 +109,12 @@ class Tape {
 
   /// Those that are queued of a recomputed block are its parent's.
   void set_weight_parts(WeightParts when) { weight_parts_ = when; }
-  void run_weight_parts();
+  void run_weight_parts() {
+    while (run_next_weight_part()) {
+    }
+  }
+  /// The one that was queued first; false: there is none.
+  bool run_next_weight_part();
   /// Called by a step that has started an exchange with other ranks and is about to wait for it.
   void fill_wait() {
     if (root().weight_parts_ == WeightParts::InWaits) run_weight_parts();
@@ -137,7 +143,7 @@ class Tape {
   TapeWatch* watch_ = nullptr;
   WeightParts weight_parts_ = WeightParts::AtOnce;
   std::vector<Step> steps_;
-  std::vector<Step> delayed_;
+  std::deque<Step> delayed_;
   std::map<Parameter*, std::int64_t> uses_;
   std::function<void(Parameter&)> parameter_done_;
 };

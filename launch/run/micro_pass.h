@@ -64,6 +64,7 @@ class MicroPass {
   /// Of the gradient of what forward gave that of what it took.
   core::Tensor backward(const core::Tensor& gradient);
   void run_weight_parts() { tape_.run_weight_parts(); }
+  bool run_next_weight_part() { return tape_.run_next_weight_part(); }
 
  private:
   const nn::Batch& batch() const { return step_.input.batches[micro_]; }

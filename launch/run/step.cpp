@@ -5,6 +5,8 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <set>
+#include <span>
 #include <utility>
 
 #include "core/exchanges_of.h"
@@ -94,7 +96,7 @@ class StepRun {
       : step_(step),
         sync_(sync),
         stages_(step.rank.pipeline()),
-        schedule_(schedule),
+        to_come_(schedule.stages.at(static_cast<std::size_t>(stages_.rank()))),
         sums_each_pass_(sync.sums_each_pass() && schedule.num_stages() == 1),
         most_sent_(std::ranges::max(parallel::peak_activations(schedule))),
         ledger_(final_of(sums_each_pass_ ? 1 : schedule.num_micro_batches)) {
@@ -104,15 +106,18 @@ class StepRun {
   StepRun& operator=(const StepRun&) = delete;
 
   void run() {
-    for (const PipelineAction& action : schedule_.stages.at(static_cast<std::size_t>(stages_.rank()))) {
+    for (; !to_come_.empty(); to_come_ = to_come_.subspan(1)) {
+      const PipelineAction& action = to_come_.front();
       if (action.kind == ActionKind::Forward)
         forward(action);
       else if (action.kind != ActionKind::WeightGradient)
         backward(action);
+      if (action.kind == ActionKind::InputGradient) weights_left_.insert(of(action));
       if (action.kind == ActionKind::Forward || action.kind == ActionKind::InputGradient) continue;
       const core::ExchangesOf scope("micro-batch", action.micro_batch, "backward");
       under_way_.at(of(action))->run_weight_parts();
       under_way_.erase(of(action));
+      weights_left_.erase(of(action));
     }
   }
 
@@ -137,7 +142,7 @@ class StepRun {
     pass = std::make_unique<MicroPass>(step_, action.micro_batch, action.chunk, ledger_);
     if (teaching_) pass->set_taught(teaching_->take(action.micro_batch, action.chunk));
     Tensor before;
-    if (!pass->is_first()) stages_.receive(Kind::Stream, before = pass->empty_stream(), stage_before());
+    if (!pass->is_first()) receive(Kind::Stream, before = pass->empty_stream(), stage_before());
     if (teaching_) teaching_->note_stream(action.micro_batch, action.chunk);
     const Tensor behind = pass->forward(before);
     if (!pass->is_last()) send(Kind::Stream, behind, stage_behind());
@@ -147,9 +152,30 @@ class StepRun {
     const core::ExchangesOf scope("micro-batch", action.micro_batch, "backward");
     const std::unique_ptr<MicroPass>& pass = under_way_.at(of(action));
     Tensor behind;
-    if (!pass->is_last()) stages_.receive(Kind::Gradient, behind = pass->empty_stream(), stage_behind());
+    if (!pass->is_last()) receive(Kind::Gradient, behind = pass->empty_stream(), stage_behind());
     const Tensor before = pass->backward(behind);
     if (!pass->is_first()) send(Kind::Gradient, before, stage_before());
+  }
+
+  /// Until it has come gradients of weights are made that the schedule has later: so a stage that is late keeps the
+  /// others waiting only once they have nothing left to do.
+  void receive(Kind kind, const Tensor& x, std::int64_t from) {
+    core::CommHandle coming = stages_.start_receiving(kind, x, from);
+    while (!coming.is_over() && run_next_weight_part()) {
+    }
+    coming.wait();
+  }
+
+  /// A layer's of the next in the schedule's order, in which each parameter's gradient is summed: so bits do not depend
+  /// on who was late. False: nothing of that can be made yet.
+  bool run_next_weight_part() {
+    for (const PipelineAction& action : to_come_) {
+      if (action.kind == ActionKind::Backward) return false;
+      if (action.kind != ActionKind::WeightGradient) continue;
+      if (!weights_left_.contains(of(action))) return false;
+      if (under_way_.at(of(action))->run_next_weight_part()) return true;
+    }
+    return false;
   }
 
   // Of the streams that a stage has sent, all but as many as it holds passes have come back as gradients; and all but
@@ -164,12 +190,13 @@ class StepRun {
   StepContext step_;
   parallel::GradientSync& sync_;
   nn::PipelineComm& stages_;
-  const parallel::PipelineSchedule& schedule_;
+  std::span<const PipelineAction> to_come_;  // from the one that is run on
   bool sums_each_pass_;  // of the stages of a pipeline several are under way, whose gradients lie in one bucket
   int most_sent_;
   core::GradientLedger ledger_;
   std::optional<StageTeaching> teaching_;  // where layers on other stages than the teacher's are held to its own
   std::map<Place, std::unique_ptr<MicroPass>> under_way_;
+  std::set<Place> weights_left_;  // whose inputs' gradients are made
   std::map<Kind, std::deque<core::CommHandle>> sent_;  // that may not have been taken
 };
 

@@ -156,10 +156,10 @@ class GroupPipelineComm final : public nn::PipelineComm {
     const core::ExchangesOf scope(core::part_of(core::ExchangesOf::now(), part(kind)));
     return way(kind, rank()).send_async(x, static_cast<int>(to));
   }
-  void receive(Kind kind, const Tensor& x, std::int64_t from) override {
-    if (x.numel() == 0) return;
+  core::CommHandle start_receiving(Kind kind, const Tensor& x, std::int64_t from) override {
+    if (x.numel() == 0) return {};
     const core::ExchangesOf scope(core::part_of(core::ExchangesOf::now(), part(kind)));
-    way(kind, from).receive(x, static_cast<int>(from));
+    return way(kind, from).receive_async(x, static_cast<int>(from));
   }
 
  private:

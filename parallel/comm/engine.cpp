@@ -103,6 +103,11 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     if (!is_done) state_->throw_failure();
   }
 
+  bool is_over() const override {
+    const std::scoped_lock lock(state_->mutex);
+    return is_done || state_->failure;
+  }
+
   CallName name;
   std::int64_t number = 0;               // of the rank's operations
   std::shared_ptr<Operation> operation;  // guarded by the state's mutex

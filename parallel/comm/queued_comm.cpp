@@ -25,6 +25,7 @@ class Staged final : public CommHandle::Pending {
     handle_.wait();
     device_.copy_from(host_);
   }
+  bool is_over() const override { return handle_.is_over(); }
 
  private:
   CommHandle handle_;

@@ -93,6 +93,7 @@ class FaultyComm final : public WrappedComm {
       handle_.wait();
       if (then_) std::exchange(then_, nullptr)();
     }
+    bool is_over() const override { return handle_.is_over(); }
 
    private:
     CommHandle handle_;

@@ -5,6 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "optim/adamw.h"
 #include "optim/clip.h"
 #include "tests/support/thread_ranks.h"
@@ -181,6 +185,42 @@ TEST(Pipelines, GradientsAreThoseOfPyTorchByEverySchedule) {
               parallel);
     });
   }
+}
+
+/// The first stage does not begin its second micro-batch before the last one has made a gradient of a weight, which its
+/// schedule has behind that micro-batch.
+TEST(Pipelines, AStageThatWaitsMakesGradientsOfWeights) {
+  std::atomic<bool> has_made = false;
+  struct Seen final : core::FiniteWatch {
+    std::atomic<bool>* has_made = nullptr;
+    void ran(std::string_view /*op*/, const std::vector<core::SlotPtr>& slots) override {
+      for (const core::SlotPtr& slot : slots)
+        if (slot && slot->parameter && slot->parameter->name.starts_with("layers.") && slot->grad.shape().rank() > 1)
+          *has_made = true;
+    }
+  };
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "pp2", 1);
+    const auto gradients = [&](const launch::StepWatch& watch) {
+      return testing::check_gradients_of(rank, "dense.h5", DType::F64, {.micro_batches = 2, .watch = watch}, nullptr,
+                                         4096, testing::with_schedule(launch::PipelineKind::ZeroBubble, 1));
+    };
+    const testing::Gradients by_turns = gradients({});
+    Seen seen;
+    launch::StepWatch watch;
+    int pass = 0;
+    if (world.rank == 0) {
+      watch.pass = [&](nn::Pass& /*pass*/, const nn::Transformer& /*model*/) {
+        if (++pass < 2) return;
+        for (int ms = 0; ms < 5000 && !has_made; ++ms) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        EXPECT_TRUE(has_made);
+      };
+    } else {
+      seen.has_made = &has_made;
+      watch.finite = &seen;
+    }
+    EXPECT_EQ(gradients(watch).whole, by_turns.whole);
+  });
 }
 
 /// In float32, and in float64 where rounding is out of the way: Adam makes whole steps of gradients that are all but
