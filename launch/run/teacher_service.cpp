@@ -25,19 +25,17 @@ using core::Tensor;
 /// What stages tell the last one has the way by which a teacher beside the head would tell them.
 constexpr auto of_stages = nn::PipelineComm::Kind::Taught;
 
-/// Of rows of whole sequences those that a rank takes.
-Tensor taken(const Tensor& rows, const TeacherQuestion& question, nn::ContextPlace place) {
-  if (place.size == 1) return rows;
-  const auto pieces = nn::pieces_of(question.sequence_length, place);
-  Tensor mine = Tensor::empty(rows.memory(), rows.dtype(),
-                              {question.num_sequences * (pieces[0].count + pieces[1].count), rows.shape()[1]});
-  std::int64_t at = 0;
-  for (std::int64_t n = 0; n < question.num_sequences; ++n)
-    for (const core::Slice& piece : pieces) {
-      if (piece.count == 0) continue;
-      mine.rows(at, piece.count).copy_from(rows.rows(n * question.sequence_length + piece.first, piece.count));
-      at += piece.count;
-    }
+/// Of rows of what one rank reads those that another takes.
+Tensor taken(const Tensor& rows, const ReadTokens& here, const ReadTokens& there, std::int64_t sequence_length) {
+  if (here.context.size == 1 && there.context.size == 1) return rows;
+  const std::vector<CommonRows> runs = common_rows(here, there, sequence_length);
+  std::int64_t n = 0, at = 0;
+  for (const CommonRows& run : runs) n += run.count;
+  const Tensor mine = Tensor::empty(rows.memory(), rows.dtype(), {n, rows.shape()[1]});
+  for (const CommonRows& run : runs) {
+    mine.rows(at, run.count).copy_from(rows.rows(run.in_first, run.count));
+    at += run.count;
+  }
   return mine;
 }
 
@@ -63,7 +61,9 @@ class Service {
       for (const int to : ranks_.answered_ranks(asker))
         for (const Tensor& all : answer) {
           const bool is_rows = &all != &answer.front();
-          const Tensor part = is_rows ? taken(all, question, ranks_.place_of(to)) : all;
+          const Tensor part = is_rows ? taken(all, read(question), ranks_.read_by(to, question.num_sequences),
+                                              question.sequence_length)
+                                      : all;
           if (part.numel() > 0) sent_.push_back(ranks_.world().send_async(part, to));
         }
     }
@@ -77,6 +77,10 @@ class Service {
   }
 
  private:
+  ReadTokens read(const TeacherQuestion& question) const {
+    return ranks_.read_by(ranks_.world().rank(), question.num_sequences);
+  }
+
   /// Of the replicas' first questions; those without an asker hear it here. A stage's ranks alone ask each other, for
   /// others may be at a later question. A stop that one was asked for is that of all from here on.
   TeacherQuestion::Kind kind_of_any(TeacherQuestion::Kind mine) const {
@@ -111,7 +115,8 @@ class Service {
     text.targets.assign(n, -1);
     text.positions = column(1);
     text.documents = column(2);
-    const nn::Batch batch = make_batch(rank_.memory(), text, 0, text.num_sequences);
+    const nn::Batch batch = make_batch(rank_.memory(), text, 0, text.num_sequences, /*before=*/0, /*num_ahead=*/0,
+                                       rank_.context_place());
     const core::ExchangesOf scope(core::of_teacher(core::Subject("pass", -1, "forward")));
     stages_.next();
     auto [hidden, layers] = rows_given(teacher_, batch, question.layers);
@@ -142,7 +147,7 @@ class Service {
 
   /// What the stages before tell.
   void hear(const TeacherQuestion& question, std::map<std::int64_t, Tensor>& layers) const {
-    const std::int64_t num_tokens = question.num_sequences * question.sequence_length;
+    const std::int64_t num_tokens = read(question).num_rows(question.sequence_length);
     for (std::int64_t stage = 0; stage + 1 < rank_.pipeline().size(); ++stage) {
       const auto receive = [&](core::DType dtype, const core::Shape& shape) {
         const Tensor rows = Tensor::empty(rank_.host_memory(), dtype, shape);
