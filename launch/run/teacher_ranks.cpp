@@ -85,6 +85,14 @@ void TeacherRanks::dismiss() {
   for (CommHandle& handle : sent) handle.wait();
 }
 
+TeacherQuestion question_of(const data::TokenBatch& text, std::vector<std::int64_t> layers) {
+  TeacherQuestion question{
+      .num_sequences = text.num_sequences, .sequence_length = text.sequence_length, .layers = std::move(layers)};
+  for (const auto* column : {&text.tokens, &text.positions, &text.documents})
+    question.columns.insert(question.columns.end(), column->begin(), column->end());
+  return question;
+}
+
 void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<CommHandle>& sent) {
   const core::ExchangesOf scope("question to the teacher");
   const std::array<std::int64_t, head_size> head = {static_cast<std::int64_t>(question.kind), question.num_sequences,
@@ -125,7 +133,10 @@ TeacherQuestion receive_question(core::Comm& world, int from) {
 }
 
 RemoteTeacher::RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form)
-    : ranks_(ranks), memory_(std::move(memory)), form_(std::move(form)) {
+    : ranks_(ranks),
+      memory_(std::move(memory)),
+      arrival_(form.arrival ? form.arrival : memory_->host()),
+      form_(std::move(form)) {
   check_fingerprint();
 }
 
@@ -199,11 +210,8 @@ std::vector<CommHandle> RemoteTeacher::send(const TeacherQuestion& question) con
 }
 
 void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
-  TeacherQuestion question{
-      .num_sequences = batch.num_sequences, .sequence_length = batch.sequence_length, .layers = layers_};
-  for (const auto* column : {&batch.tokens, &batch.positions, &batch.documents})
-    question.columns.insert(question.columns.end(), column->begin(), column->end());
-  Asked& asked = asked_.emplace_back(Asked{.tokens = batch.tokens, .ways = {}, .under_way = send(question)});
+  Asked& asked = asked_.emplace_back(
+      Asked{.tokens = batch.tokens, .ways = {}, .under_way = send(question_of(batch, layers_))});
   const core::ExchangesOf scope("answer of the teacher");
   const std::vector<int> answerers = ranks_.answerers();
   const ReadTokens mine = ranks_.read_by(ranks_.world().rank(), batch.num_sequences);
@@ -219,8 +227,8 @@ void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
     };
     expect(asked.wants_stop.rows(static_cast<std::int64_t>(i), 1));
     for (const std::int64_t layer : layers_)
-      asked.layers[layer].push_back(expect(Tensor::empty(memory_->host(), form_.stream, {n, form_.width})));
-    asked.hidden.push_back(expect(Tensor::empty(memory_->host(), form_.hidden, {n, form_.width})));
+      asked.layers[layer].push_back(expect(Tensor::empty(arrival_, form_.stream, {n, form_.width})));
+    asked.hidden.push_back(expect(Tensor::empty(arrival_, form_.hidden, {n, form_.width})));
   }
 }
 

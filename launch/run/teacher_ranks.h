@@ -98,6 +98,7 @@ struct TeacherQuestion {
   std::vector<std::int64_t> layers = {};
   std::vector<std::int32_t> columns = {};  // [3 T]
 };
+TeacherQuestion question_of(const data::TokenBatch& text, std::vector<std::int64_t> layers);
 void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<core::CommHandle>& sent);
 /// Waits as long as it takes, unless the world is stopped. Throws where what came cannot be a question.
 TeacherQuestion receive_question(core::Comm& world, int from);
@@ -112,6 +113,7 @@ class RemoteTeacher {
     core::DType hidden = core::DType::F32;
     core::DType stream = core::DType::F32;
     std::string fingerprint = {};  // that the teacher's ranks have to have, too
+    core::MemoryPtr arrival = {};  // where answers arrive; null: the host's memory
   };
   /// Collective over the student's ranks that take answers, as all that asks. Waits until the teacher's ranks have
   /// their model, as long as that takes; throws where it is another.
@@ -162,7 +164,7 @@ class RemoteTeacher {
   void check_fingerprint() const;
 
   const TeacherRanks& ranks_;
-  core::MemoryPtr memory_;
+  core::MemoryPtr memory_, arrival_;
   Form form_;
   std::vector<std::int64_t> layers_;
   core::Tensor head_, head_bias_;

@@ -56,7 +56,7 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
           launch::LoadedTeacher teacher;
           teacher.model = std::move(model);
           teacher.fingerprint = fingerprint;
-          return launch::answer_with(rank, ranks, teacher);
+          return launch::answer_with(rank, ranks, teacher, golden.samples().sequence_length);
         }
         {
           launch::RemoteTeacher remote(
@@ -156,7 +156,7 @@ void beside_teacher(const std::string& theirs, const std::function<void(launch::
           teacher.model = std::make_unique<nn::Transformer>(golden.config("/teacher"), rank.frozen_copy(DType::F64));
           teacher.model->load(golden.parameters("/teacher/parameters"));
           teacher.fingerprint = theirs;
-          return launch::answer_with(rank, ranks, teacher);
+          return launch::answer_with(rank, ranks, teacher, golden.samples().sequence_length);
         }
         {
           launch::RemoteTeacher remote(ranks, rank.memory(),
