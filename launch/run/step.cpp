@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "core/exchanges_of.h"
@@ -41,6 +42,12 @@ bool goes_along_sequences(const StepModels& models) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> HiddenMatch::asked_layers() const {
+  std::set<std::int64_t> asked(layers.begin(), layers.end());
+  asked.erase(-1);
+  return {asked.begin(), asked.end()};
+}
 
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches,
                                          bool are_whole) {

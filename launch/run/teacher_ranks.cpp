@@ -43,7 +43,8 @@ TeacherRanks::TeacherRanks(std::shared_ptr<parallel::WorldComm> world, int num_t
     core::fail_usage("parallel.teacher_ranks is {}, expected 1 or more, and fewer than the {} ranks that are running",
                      num_teachers, world_->size());
   parallel::check_world(student, num_students_);
-  parallel::check_world(teacher, num_teachers_);
+  if (const std::string fault = parallel::world_fault(teacher, num_teachers_); !fault.empty())
+    core::fail_usage("parallel.teacher_layout: {}", fault);
   side_ = world_->split(is_teacher() ? 1 : 0, world_->rank(), is_teacher() ? "teacher" : "student");
 }
 

@@ -13,8 +13,8 @@
 // Each data-parallel rank of the student, of a pipeline's last stage, where the head is, asks one replica of the
 // teacher, number d of them replica d % replicas, which answers its askers in their order: so all of them ask equally
 // often. A replica in stages is told on each what is asked, and the last one's ranks answer. Sequences are asked for
-// whole, also those that several ranks of either side have parts of (cp): each of the student's is answered with its own
-// tokens, by each of the teacher's with those of them that it has read.
+// whole, also those that several ranks of either side have parts of (cp): each of the student's is answered with its
+// own tokens, by each of the teacher's with those of them that it has read.
 #pragma once
 
 #include <cstdint>

@@ -64,7 +64,7 @@ bool TeacherService::answer_all(const NextQuestion& next) {
         const Tensor part = is_rows ? taken(all, read(question), ranks_.read_by(to, question.num_sequences),
                                             question.sequence_length)
                                     : all;
-        if (part.numel() > 0) sent_.push_back(ranks_.world().send_async(part, to));
+        if (part.numel() > 0) sent_.push_back({ranks_.world().send_async(part, to), part});
       }
   }
   return kind != TeacherQuestion::Kind::End;
@@ -75,7 +75,7 @@ TeacherQuestion TeacherService::hear_question(int asker) const {
 }
 
 void TeacherService::finish() {
-  for (CommHandle& handle : sent_) handle.wait();
+  for (Sent& sent : sent_) sent.handle.wait();
   sent_.clear();
 }
 

@@ -26,8 +26,8 @@ nn::ModelOptions on_stage(const Rank& rank, nn::ModelOptions options, const nn::
 /// questions before another as there are stages.
 class TeacherService {
  public:
-  /// `teacher` has the layers that on_stage says for sequences of this length. `departure`: where answers lie until they
-  /// are sent; null: the host's memory. All that is referred to outlives this.
+  /// `teacher` has the layers that on_stage says for sequences of this length. `departure`: where answers lie until
+  /// they are sent; null: the host's memory. All that is referred to outlives this.
   TeacherService(Rank& rank, const TeacherRanks& ranks, const LoadedTeacher& teacher, std::int64_t sequence_length,
                  core::MemoryPtr departure = nullptr);
 
@@ -63,7 +63,11 @@ class TeacherService {
   Pipeline layers_of_stages_;
   core::MemoryPtr departure_;
   StagesInStep stages_;
-  std::vector<core::CommHandle> sent_;  // that may be under way
+  struct Sent {
+    core::CommHandle handle;
+    core::Tensor rows;
+  };
+  std::vector<Sent> sent_;  // that may be under way
 };
 
 /// Answers with this teacher until it is dismissed.
