@@ -92,8 +92,7 @@ nn::ModelOptions among_ranks(const Rank& rank, nn::ModelOptions options, const R
 std::unique_ptr<nn::Transformer> imagined_teacher(const Rank& rank, const nn::ModelOptions& options,
                                                   const RunConfig& config, const PlannedModels& models,
                                                   const ExpertShares& shares) {
-  auto teacher =
-      std::make_unique<nn::Transformer>(*models.teacher, among_ranks(rank, options, config, models, shares));
+  auto teacher = std::make_unique<nn::Transformer>(*models.teacher, among_ranks(rank, options, config, models, shares));
   if (config.precision.mapped_teacher || config.precision.quantised_teacher != QuantisedWeights::None)
     take_kept(*teacher, config.precision);
   teacher->end_filling();

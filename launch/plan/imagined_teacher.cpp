@@ -147,8 +147,7 @@ std::int64_t ImaginedRelaid::take() {
   LoadedTeacher teacher = loaded(side_, config_, models_, world_.expert_shares);
   plan_.bytes = side_.memory()->statistics().used_bytes - before;
   plan_.host = teacher.model->offloaded_bytes();
-  plan_.passes =
-      teacher_.num_passes(config_.batch.sequences_per_step, config_.batch.micro_batches, teacher.is_brought);
+  plan_.passes = teacher_.num_passes(config_.batch.sequences_per_step, config_.batch.micro_batches, teacher.is_brought);
   teacher_.take(std::move(teacher), config_.data.sequence_length);
   teacher_.want_layers(asked_layers(config_, models_));
   return plan_.host;
@@ -164,8 +163,7 @@ TeacherPlan ImaginedRelaid::plan(const StepText& text) {
   const ReaderPlace place = place_of_reader(side_.mesh().layout(), num_ranks, here);
   plan_.num_tokens = 0;
   for (std::int64_t pass = 0; pass < plan_.passes; ++pass)
-    plan_.num_tokens +=
-        read_by(place, text.num_sequences, pass, plan_.passes).num_rows(config_.data.sequence_length);
+    plan_.num_tokens += read_by(place, text.num_sequences, pass, plan_.passes).num_rows(config_.data.sequence_length);
   return plan_;
 }
 

@@ -24,13 +24,13 @@ namespace limbeck::launch {
 /// On a rank that has a part of it.
 struct TeacherPlan {
   std::string layout;
-  int num_ranks = 1;             // that it is cut over
-  MemoryParts memory = {};       // of a rank that has it alone; else the student's has it
-  std::int64_t bytes = 0;        // of its weights in the rank's memory,
-  std::int64_t host = 0;         // and in the host's, which each of its passes copies
-  std::int64_t passes = 0;       // of a step,
-  std::int64_t num_tokens = 0;   // which read so many on this rank, whoever else reads them too,
-  std::int64_t given_bytes = 0;  // and give so much to all of its tensors
+  int num_ranks = 1;                                  // that it is cut over
+  MemoryParts memory = {};                            // of a rank that has it alone; else the student's has it
+  std::int64_t bytes = 0;                             // of its weights in the rank's memory,
+  std::int64_t host = 0;                              // and in the host's, which each of its passes copies
+  std::int64_t passes = 0;                            // of a step,
+  std::int64_t num_tokens = 0;                        // which read so many on this rank, whoever else reads them too,
+  std::int64_t given_bytes = 0;                       // and give so much to all of its tensors
   std::vector<parallel::ExchangeCount> traffic = {};  // of a step, what this rank sends for it
   int num_stages = 1;
   double share = 1;  // of its layers, the most that a stage has

@@ -22,8 +22,8 @@ struct ExchangeTime {
 
 /// What a teacher in a layout of its own takes of a step (RankPlan::teacher_apart).
 struct TeacherTime {
-  double seconds = 0;  // on its ranks, with what waits there for other stages
-  double exposed = 0;  // of its exchanges, among these
+  double seconds = 0;                         // on its ranks, with what waits there for other stages
+  double exposed = 0;                         // of its exchanges, among these
   std::vector<ExchangeTime> by_traffic = {};  // as its plan's
 };
 

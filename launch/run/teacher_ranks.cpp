@@ -211,8 +211,8 @@ std::vector<CommHandle> RemoteTeacher::send(const TeacherQuestion& question) con
 }
 
 void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
-  Asked& asked = asked_.emplace_back(
-      Asked{.tokens = batch.tokens, .ways = {}, .under_way = send(question_of(batch, layers_))});
+  Asked& asked =
+      asked_.emplace_back(Asked{.tokens = batch.tokens, .ways = {}, .under_way = send(question_of(batch, layers_))});
   const core::ExchangesOf scope("answer of the teacher");
   const std::vector<int> answerers = ranks_.answerers();
   const ReadTokens mine = ranks_.read_by(ranks_.world().rank(), batch.num_sequences);

@@ -80,8 +80,8 @@ class TeacherRanks {
   std::shared_ptr<parallel::WorldComm> world_, side_;
   int num_students_, num_teachers_, student_tp_, teacher_tp_;
   int student_group_, teacher_group_;  // ranks of a stage, one behind the other, that have the same sequences
-  int first_asker_;     // of the world: the first rank of the student's last stage
-  int first_answerer_;  // of the teacher's ranks: likewise
+  int first_asker_;                    // of the world: the first rank of the student's last stage
+  int first_answerer_;                 // of the teacher's ranks: likewise
 };
 
 /// What is asked: sequences of a text, and layers whose hidden states are wanted too. Travels as a head of whole

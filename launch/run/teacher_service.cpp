@@ -61,9 +61,9 @@ bool TeacherService::answer_all(const NextQuestion& next) {
     for (const int to : ranks_.answered_ranks(asker))
       for (const Tensor& all : answer) {
         const bool is_rows = &all != &answer.front();
-        const Tensor part = is_rows ? taken(all, read(question), ranks_.read_by(to, question.num_sequences),
-                                            question.sequence_length)
-                                    : all;
+        const Tensor part =
+            is_rows ? taken(all, read(question), ranks_.read_by(to, question.num_sequences), question.sequence_length)
+                    : all;
         if (part.numel() > 0) sent_.push_back({ranks_.world().send_async(part, to), part});
       }
   }
@@ -113,8 +113,8 @@ std::vector<Tensor> TeacherService::run(const TeacherQuestion& question) {
   text.targets.assign(n, -1);
   text.positions = column(1);
   text.documents = column(2);
-  const nn::Batch batch = make_batch(rank_.memory(), text, 0, text.num_sequences, /*before=*/0, /*num_ahead=*/0,
-                                     rank_.context_place());
+  const nn::Batch batch =
+      make_batch(rank_.memory(), text, 0, text.num_sequences, /*before=*/0, /*num_ahead=*/0, rank_.context_place());
   const core::ExchangesOf scope(core::of_teacher(core::Subject("pass", -1, "forward")));
   stages_.next();
   auto [hidden, layers] = rows_given(teacher_, batch, question.layers);
@@ -149,8 +149,8 @@ void TeacherService::hear(const TeacherQuestion& question, std::map<std::int64_t
     if (core::host_values<std::int64_t>(wants_stop)[0] != 0) request_stop();
     for (const std::int64_t layer : question.layers) {
       if (layers_of_stages_.stage_of(layer) != stage) continue;
-      const Tensor& rows = layers[layer] = Tensor::empty(departure_, teacher_.model->residual_dtype(),
-                                                         {num_tokens, teacher_.model->config().width});
+      const Tensor& rows = layers[layer] =
+          Tensor::empty(departure_, teacher_.model->residual_dtype(), {num_tokens, teacher_.model->config().width});
       rank_.pipeline().receive(of_stages, rows, stage);
     }
   }
@@ -175,6 +175,7 @@ void serve_teacher(Rank& rank, const RunConfig& config, const TeacherRanks& rank
   catch_stop_signals();  // of which the student's ranks hear with the next answer
   const RunConfig found = with_paths_found(config);
   const ModelSource source = open_model_together(rank, found.teacher->source, log);
+  check_teacher_cut(config, source.config, ranks.world().size() - rank.world().size());  // as the student's ranks do
   const nn::VocabularyRows tensors(*source.reader, source.config.vocabulary);
   const std::int64_t questions = (ranks.num_askers() + ranks.num_replicas() - 1) / ranks.num_replicas();
   const LoadedTeacher teacher =

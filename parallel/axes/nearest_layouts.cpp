@@ -42,8 +42,8 @@ struct Neighbour {
   Layout layout;
 };
 
-/// The nearest layout that `may_be` and has other sizes, of `sizes`, of the axes `a` and `b`, which may be the same; the
-/// first of several.
+/// The nearest layout that `may_be` and has other sizes, of `sizes`, of the axes `a` and `b`, which may be the same;
+/// the first of several.
 std::optional<Neighbour> neighbour(const Layout& layout, int Layout::*a, int Layout::*b, const std::vector<int>& sizes,
                                    const std::function<bool(const Layout&)>& may_be) {
   std::optional<Neighbour> best;

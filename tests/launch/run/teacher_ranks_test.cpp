@@ -31,14 +31,29 @@ struct Case {
 TEST(TeacherRanks, TeachAsBesideTheStudent) {
   const GoldenModel golden("matching.h5");
   const testing::MatchedSteps expected = testing::matched_steps_of_one_rank();
-  for (const Case& c :
-       {Case{"dp1", 1, "dp1", 1}, Case{"dp1", 1, "tp2", 2}, Case{"dp2", 2, "dp1", 1, 2}, Case{"dp3", 3, "dp2", 2},
-        Case{"tp2", 2, "dp1", 1, 3}, Case{"dp1", 1, "dp2", 2}, Case{"tp2ep2", 4, "tp2", 4}, Case{"ep2", 2, "tp3", 3},
-        Case{"tp3", 3, "tp2", 2}, Case{"dp3", 3, "ep2", 2, 2, true}, Case{"dp1", 1, "ep4", 4, 1, true},
-        Case{"dp1", 1, "pp2", 2, 3}, Case{"dp2", 2, "pp3", 3, 2}, Case{"tp2", 2, "pp2tp2", 4},
-        Case{"dp1", 1, "pp2ep2", 4, 2, true}, Case{"cp2", 2, "dp1", 1, 2}, Case{"cp2tp2", 4, "dp2tp2", 4},
-        Case{"cp3", 3, "pp2", 2}, Case{"dp1", 1, "cp2", 2}, Case{"cp2", 2, "cp3", 3, 2}, Case{"dp3", 3, "cp2tp2", 4},
-        Case{"tp2", 2, "pp2cp2", 4, 2}, Case{"cp2tp2", 4, "cp2ep4", 4, 1, true}})
+  for (const Case& c : {Case{"dp1", 1, "dp1", 1},
+                        Case{"dp1", 1, "tp2", 2},
+                        Case{"dp2", 2, "dp1", 1, 2},
+                        Case{"dp3", 3, "dp2", 2},
+                        Case{"tp2", 2, "dp1", 1, 3},
+                        Case{"dp1", 1, "dp2", 2},
+                        Case{"tp2ep2", 4, "tp2", 4},
+                        Case{"ep2", 2, "tp3", 3},
+                        Case{"tp3", 3, "tp2", 2},
+                        Case{"dp3", 3, "ep2", 2, 2, true},
+                        Case{"dp1", 1, "ep4", 4, 1, true},
+                        Case{"dp1", 1, "pp2", 2, 3},
+                        Case{"dp2", 2, "pp3", 3, 2},
+                        Case{"tp2", 2, "pp2tp2", 4},
+                        Case{"dp1", 1, "pp2ep2", 4, 2, true},
+                        Case{"cp2", 2, "dp1", 1, 2},
+                        Case{"cp2tp2", 4, "dp2tp2", 4},
+                        Case{"cp3", 3, "pp2", 2},
+                        Case{"dp1", 1, "cp2", 2},
+                        Case{"cp2", 2, "cp3", 3, 2},
+                        Case{"dp3", 3, "cp2tp2", 4},
+                        Case{"tp2", 2, "pp2cp2", 4, 2},
+                        Case{"cp2tp2", 4, "cp2ep4", 4, 1, true}})
     for (const bool asks_ahead : {false, true}) {
       SCOPED_TRACE(fmt::format("{} taught by {}, {}", c.student, c.teacher, asks_ahead));
       testing::run_ranks(c.student_ranks + c.teacher_ranks, [&](testing::RankWorld& world) {
