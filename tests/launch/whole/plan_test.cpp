@@ -15,6 +15,7 @@
 #include "launch/run/run_state.h"
 #include "launch/run/run_steps.h"
 #include "launch/run/session.h"
+#include "launch/run/stop_flag.h"
 #include "launch/run/teacher_service.h"
 #include "tests/support/run_limbeck.h"
 #include "tests/support/thread_ranks.h"
@@ -77,6 +78,7 @@ Measured measured(const RunConfig& config, int ranks, int ranks_a_node, int watc
     launch::in_world(parallel::counted(world.comm, traffic), config, train, serve);
   };
   testing::run_ranks(ranks, run, std::chrono::seconds(60), ranks_a_node);
+  launch::restore_stop_signals();  // which the teacher's ranks catch
   return result;
 }
 
