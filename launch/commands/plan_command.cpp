@@ -80,6 +80,7 @@ int run_plan(const PlanOptions& options) {
   if (options.calibrates) return calibrate(options);
   Plan plan{.config = config_of(options), .models = {}, .world = {.num_ranks = options.ranks}, .rank = {}};
   const Log log = make_log(0, options.verbosity);
+  plan.world.num_ranks = num_students(plan.config, options.ranks);
   plan.models = planned_models(plan.config, log);
   resolve_length(plan);
   if (options.skew)

@@ -54,13 +54,13 @@ RunConfig of_some_steps(RunConfig config) {
 }
 
 /// What a run's directory has, where so many ranks were at it last.
-std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_ranks) {
+std::optional<PlannedLayout> kept(const std::filesystem::path& run, const ParallelConfig& now, int num_ranks) {
   if (!RunDirectory::is_run(run)) return std::nullopt;
   const RunConfig config = load_config({RunDirectory(run).config()});
   const RunFacts facts = run_facts_from_json(read_start_file(run), run.string());
   if (config.parallel.layout.empty() || is_automatic(config) || facts.starts.empty() ||
-      facts.starts.back().ranks != num_ranks || facts.starts.back().teacher_ranks > 0 ||
-      !facts.starts.back().teacher_layout.empty())
+      facts.starts.back().ranks != num_ranks || config.parallel.teacher_ranks != now.teacher_ranks ||
+      config.parallel.teacher_layout != now.teacher_layout)
     return std::nullopt;
   PlannedLayout layout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
                        config.train.recompute, config.parallel.shard_ranks};
@@ -163,15 +163,16 @@ void take_layout(const World& world, RunConfig& config, const std::optional<std:
   RunConfig chosen = config;
   std::string why;
   on_first_rank(rank, [&] {
-    if (const auto before = run ? kept(*run, world->size()) : std::nullopt) {
+    if (const auto before = run ? kept(*run, config.parallel, world->size()) : std::nullopt) {
       chosen = under(config, *before);
       why = fmt::format("parallel.layout auto: {}, with which the run went before", before->text());
       return;
     }
     const PlannedModels models = planned_models(config, log, "parallel.layout auto");
     const Cluster cluster = machine_cluster(config, ranks_a_machine, world->size(), memory, log);
-    const PlannedWorld planned{
-        .num_ranks = world->size(), .device = cluster.imagined(), .ranks_a_node = ranks_a_machine};
+    const PlannedWorld planned{.num_ranks = num_students(config, world->size()),
+                               .device = cluster.imagined(),
+                               .ranks_a_node = ranks_a_machine};
     const PlannedLayout taken = automatic_layout(of_some_steps(config), models, planned, cluster);
     chosen = under(config, taken);
     why = of_planned(taken, cluster);

@@ -1,17 +1,14 @@
 #include "launch/plan/imagined_run.h"
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "core/nn/transformer.h"
-#include "core/random.h"
-#include "data/models/gguf_choice.h"
-#include "launch/plan/expert_shares.h"
+#include "launch/plan/imagined_models.h"
 #include "launch/run/clock.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/expert_placement.h"
@@ -25,67 +22,12 @@
 #include "launch/run/sharing.h"
 #include "launch/run/training_step.h"
 #include "optim/muon.h"
-#include "parallel/axes/expert_comm.h"
 #include "parallel/imagined/imagined_world.h"
 
 namespace limbeck::launch {
 namespace {
 
-using core::Tensor;
-
 constexpr int steps_until_all_is_made = 2;  // what a step finds of the one before
-
-/// Sequences of one document each, of any of the tokenizer's tokens.
-StepText text_of(const RunConfig& config, std::int64_t num_tokens) {
-  const std::int64_t length = config.data.sequence_length, count = config.batch.sequences_per_step;
-  StepText text;
-  text.num_sequences = count;
-  text.num_tokens = count * length;
-  text.num_targets = count * (length - 1);
-  if (config.objective.has_pairs()) text.num_pairs = count;
-  text.fetch = [length, num_tokens](std::int64_t first, std::int64_t n) {
-    const core::RandomStream random(1, static_cast<std::uint64_t>(first), "tokens");
-    const auto tokens = static_cast<std::size_t>(n * length);
-    data::TokenBatch batch{.num_sequences = n,
-                           .sequence_length = length,
-                           .tokens = std::vector<std::int32_t>(tokens),
-                           .targets = std::vector<std::int32_t>(tokens),
-                           .positions = std::vector<std::int32_t>(tokens),
-                           .documents = std::vector<std::int32_t>(tokens)};
-    for (std::size_t t = 0; t < tokens; ++t) {
-      batch.positions[t] = static_cast<std::int32_t>(static_cast<std::int64_t>(t) % length);
-      batch.tokens[t] = static_cast<std::int32_t>(random.below(t, static_cast<std::uint64_t>(num_tokens)));
-      batch.targets[t] = batch.positions[t] + 1 == length ? -1 : batch.tokens[t];
-    }
-    return batch;
-  };
-  return text;
-}
-
-/// The matrices of a teacher that stay as a file keeps them, or as blocks of a quantised format
-/// (data/models/quantised_reader.h).
-void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
-  std::map<std::string, data::GgufKept> kept;
-  if (precision.quantised_teacher != QuantisedWeights::None)
-    kept = data::gguf_kept(teacher.config(), name_of(precision.quantised_teacher).dtype, "precision.quantised_teacher");
-  for (core::Parameter* p : teacher.parameters()) {
-    if (!p->is_matrix()) continue;
-    const core::MemoryPtr memory = p->value.memory();
-    const core::Shape shape = p->value.shape();
-    core::DType dtype = precision.frozen_storage;
-    if (const auto own = kept.find(p->name); own != kept.end() && !own->second.is_transposed) {
-      const auto last = static_cast<std::size_t>(shape.rank() - 1);
-      const std::int64_t block = core::info(own->second.dtype).block_elements;
-      if (shape[shape.rank() - 1] % block == 0 && p->offset()[last] % block == 0) dtype = own->second.dtype;
-    }
-    if (precision.mapped_teacher && kept.empty() && memory == teacher.memory())  // lies in the file's pages
-      p->value =
-          Tensor(std::make_shared<core::Storage>(memory, core::bytes_of(dtype, shape.numel()), memory.get(), memory), 0,
-                 dtype, shape);
-    else
-      p->value = Tensor::empty(memory, dtype, shape);
-  }
-}
 
 /// What there is to train, frozen or not: the student's own parameters, its adapters, and what is beside it.
 core::ParameterList all_of(nn::Transformer& student, std::optional<nn::Adapters>& adapters,
@@ -165,33 +107,41 @@ class ImaginedRun {
 
   RankPlan on(const std::shared_ptr<parallel::WorldComm>& comm, const std::string& layout, int num_steps = 1) {
     const auto traffic = std::make_shared<parallel::TrafficLog>();
-    Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_,
-              expert_exchange_of(config_.parallel));
+    std::shared_ptr<parallel::WorldComm> world = parallel::counted(comm, traffic);
+    if (has_teacher_ranks(config_, models_)) {
+      teacher_ranks_.emplace(world, static_cast<int>(config_.parallel.teacher_ranks), parallel::parse_layout(layout),
+                             parallel::parse_layout(layout_of_teacher(config_)));
+      world = teacher_ranks_->side();
+    }
+    Rank rank(world, layout, 1, config_.parallel.sequence_parallel, memory_, expert_exchange_of(config_.parallel));
+    if (teacher_ranks_) rank.reach_teacher(*teacher_ranks_);
+    if (has_relaid_teacher(config_, models_)) relaid_.emplace(rank, *comm, config_, models_, world_);
     records_steps(config_, rank);  // or it throws
     check_cut_sequences(config_, models_.student, rank.context_place());
     check_expert_choice(config_.routing, models_.student);
     plan_.pipeline = planned_pipeline(config_, models_, world_);
     plan_.stage = rank.mesh().pp().rank();
     MemoryParts& memory = plan_.memory;
-    std::optional<nn::Transformer> teacher;
+    std::unique_ptr<nn::Transformer> teacher;
     if (models_.teacher) {
-      teacher.emplace(*models_.teacher, among_ranks(rank, beside_head(rank, teacher_options(rank, config_.precision))));
-      if (config_.precision.mapped_teacher || config_.precision.quantised_teacher != QuantisedWeights::None)
-        take_kept(*teacher, config_.precision);
-      teacher->end_filling();
+      teacher = imagined_teacher(rank, beside_head(rank, teacher_options(rank, config_.precision)), config_, models_,
+                                 world_.expert_shares);
       memory.host = plan_.teacher_host = teacher->offloaded_bytes();
     }
     memory.teacher = plan_.teacher_bytes = taken();
+    if (teacher_ranks_ && teacher_ranks_->takes_answers()) reach_teacher(*teacher);
+    if (relaid_ && rank.is_last_stage())
+      relaid_->teacher().keep_head(teacher->head().value, teacher->head_bias().value);
     std::optional<nn::Transformer> untrained;
     if (teacher && config_.objective.control == Control::Untrained) {
-      untrained.emplace(*models_.teacher, among_ranks(rank, untrained_options(rank, config_.precision)));
+      untrained.emplace(*models_.teacher, among(rank, untrained_options(rank, config_.precision)));
       untrained->end_filling();
       plan_.teacher_host = untrained->offloaded_bytes();
       memory.host += plan_.teacher_host;
       plan_.teacher_bytes = taken();
       memory.teacher += plan_.teacher_bytes;
     }
-    const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_));
+    const nn::ModelOptions options = among(rank, student_options(rank, config_));
     nn::Transformer student(models_.student, plan_.pipeline.part_of(options, plan_.stage));
     std::optional<nn::Adapters> adapters;
     if (config_.adapters)
@@ -241,8 +191,15 @@ class ImaginedRun {
 
     RunObjective objective(config_, models_.teacher.has_value());
     objective.begin_step(1, false);
-    nn::Transformer* const taught_by = untrained ? &*untrained : teacher ? &*teacher : nullptr;
-    TrainingStep step(rank, {student, taught_by, objective.get()}, sync, optimizer, values, fragments,
+    if (teacher_ranks_ || relaid_) prepare_teacher(teacher);
+    const nn::Transformer* const beside = teacher_ranks_ || relaid_ ? nullptr : teacher.get();
+    TrainingStep step(rank,
+                      {.student = student,
+                       .teacher = untrained ? &*untrained : beside,
+                       .objective = objective.get(),
+                       .remote = remote_.get(),
+                       .relaid = relaid_ ? &relaid_->teacher() : nullptr},
+                      sync, optimizer, values, fragments,
                       {.clip_norm = config_.optimizer.clip_norm, .names = whole.trained});
     memory.start = memory_->statistics().peak_bytes;
     const auto state = [&] {
@@ -261,6 +218,43 @@ class ImaginedRun {
   const std::vector<double>& seconds() const { return seconds_; }
 
  private:
+  nn::ModelOptions among(const Rank& rank, nn::ModelOptions options) const {
+    return among_ranks(rank, std::move(options), config_, models_, world_.expert_shares);
+  }
+
+  /// One on ranks of its own, whose head is this one's.
+  void reach_teacher(const nn::Transformer& teacher) {
+    RemoteTeacher::Form form = form_of_imagined(config_, models_);
+    form.fingerprint.resize(teacher_fingerprint_length);  // zeros, as all that comes of imagined ranks
+    form.arrival = memory_->has_queue() ? core::Memory::imagined({}) : memory_;
+    remote_ = std::make_unique<RemoteTeacher>(*teacher_ranks_, memory_, std::move(form));
+    remote_->keep_head(teacher.head().value, teacher.head_bias().value);
+    remote_->want_layers(asked_layers(config_, models_));
+  }
+
+  /// As Session::prepare_teacher: what started and measured beside the student goes, but for its head, where figures do
+  /// not ask it, and that of steps is made.
+  void prepare_teacher(std::unique_ptr<nn::Transformer>& teacher) {
+    MemoryParts& memory = plan_.memory;
+    taken();
+    if (config_.evaluation.set.empty()) {
+      memory.host -= teacher->offloaded_bytes();
+      teacher.reset();
+    }
+    plan_.teacher_bytes = plan_.teacher_host = 0;
+    if (relaid_) memory.host += relaid_->take();
+    memory.teacher += taken();
+  }
+
+  /// As RunSteps::prefetch: the text of this step, unless it is on its way, and of the next.
+  void ask_teacher(const Rank& rank, const StepText& text) {
+    if (!remote_) return;
+    const std::vector<data::TokenBatch> batches =
+        batches_of(rank, text, config_.batch.micro_batches, /*are_whole=*/true);
+    if (!remote_->has_asked()) remote_->ask(batches);
+    remote_->ask(batches);
+  }
+
   /// Newton and Schulz' five steps on [m,n], m <= n, are 5 (4 m m n + 2 m m m) operations (optim/newton_schulz.h).
   void count_optimizer(const std::vector<optim::Trained>& trained, const std::vector<optim::Fragment>& fragments) {
     for (const optim::Fragment& f : fragments) plan_.optimizer_values += f.length;
@@ -277,25 +271,6 @@ class ImaginedRun {
     }
   }
 
-  /// With experts whose choices are known.
-  nn::ModelOptions among_ranks(const Rank& rank, nn::ModelOptions options) const {
-    const parallel::Mesh& mesh = rank.mesh();
-    if (options.comms.expert != rank.comms().expert || mesh.experts_group()->size() == 1) return options;
-    options.comms.expert = parallel::make_expert_comm(
-        mesh.experts_group(), mesh.etp().size, mesh.expert_nodes(),
-        [this, &all = world_.expert_shares](const std::vector<bool>& experts, std::int64_t choices) {
-          const nn::MoeConfig& moe = models_.student.moe;
-          if (config_.routing.expert_choice && choices == moe.num_experts && std::ssize(experts) == choices) {
-            // Each takes its part of the tokens, whatever the others take.
-            const double each = experts_a_token(config_.routing, moe) / static_cast<double>(choices);
-            return 1 - std::pow(1 - each, static_cast<double>(std::ranges::count(experts, true)));
-          }
-          const auto known = all.find(std::ssize(experts));
-          return share_of_tokens(known == all.end() ? std::vector<double>() : known->second, experts, choices);
-        });
-    return options;
-  }
-
   /// The copy of what is saved, in the memory of a CPU; of ranks that hold the same, that of the one that writes it.
   void copy(core::StateDict state) {
     if (!saves_beside_steps(config_.train) || memory_->has_queue()) return;
@@ -306,7 +281,7 @@ class ImaginedRun {
   void make_steps(Rank& rank, TrainingStep& step, optim::Optimizer& optimizer, parallel::TrafficLog& traffic,
                   const std::function<core::StateDict()>& state, const core::ParameterList& projectors,
                   int num_steps) {
-    const StepText text = text_of(config_, models_.tokens);
+    const StepText text = imagined_text(config_, models_.tokens);
     for (const data::TokenBatch& batch : batches_of(rank, text, config_.batch.micro_batches))
       plan_.num_tokens += std::ssize(batch.tokens);
     StepOptions options = step_options(config_, 0, distillation_options(config_, 1, false), models_.tokens);
@@ -319,11 +294,13 @@ class ImaginedRun {
     }
     const auto make = [&] {
       auto since = Clock::now();
+      ask_teacher(rank, text);
       step.run(text, options, config_.optimizer.rate);
       optimizer.note_step();  // the weights are others
       return lap(since);
     };
     for (int i = 0; i < steps_until_all_is_made; ++i) make();
+    if (relaid_) plan_.teacher_apart = relaid_->plan(text);
     taken();
     copy(state());
     plan_.memory.copy = taken();
@@ -336,6 +313,7 @@ class ImaginedRun {
     plan_.memory.other = after.used_bytes - plan_.memory.kept();
     plan_.memory.activations = after.peak_bytes - after.used_bytes;
     plan_.given_bytes = memory_->given_bytes() - given;
+    if (relaid_) plan_.given_bytes -= plan_.teacher_apart->given_bytes;
     plan_.traffic = traffic.entries();
     if (ends_) plan_.waited = ends_->entries();
     while (std::ssize(seconds_) < num_steps) seconds_.push_back(make());
@@ -353,23 +331,23 @@ class ImaginedRun {
   core::MemoryPtr memory_;
   StateCopy copy_;
   std::optional<NotedEnds> ends_;  // of the student while its steps run
+  std::optional<TeacherRanks> teacher_ranks_;
+  std::unique_ptr<RemoteTeacher> remote_;
+  std::optional<ImaginedRelaid> relaid_;
   std::int64_t used_ = 0;
   std::vector<double> seconds_;
   RankPlan plan_;
 };
 
-std::string layout_text(const RunConfig& config, int num_ranks) {
-  return config.parallel.layout.empty() ? fmt::format("dp{}", num_ranks) : config.parallel.layout;
-}
-
 }  // namespace
 
 Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
-  const parallel::Layout layout = parallel::parse_layout(layout_text(config, world.num_ranks));
+  const parallel::Layout layout = parallel::parse_layout(layout_of_student(config, world.num_ranks));
   const int stages = std::max(layout.pp, 1);
   check_pipeline(config, models.student, stages);
   const double beside_head =
-      teacher_runs(config, models) ? nn::forward_flops_per_token(*models.teacher, config.data.sequence_length) : 0;
+      teacher_runs_beside(config, models) ? nn::forward_flops_per_token(*models.teacher, config.data.sequence_length)
+                                          : 0;
   return pipeline_of(config, models.student, stages,
                      {.beside_head = beside_head,
                       .readers = std::max(world.num_ranks / (stages * std::max(layout.tp, 1)), 1),
@@ -379,50 +357,79 @@ Pipeline planned_pipeline(const RunConfig& config, const PlannedModels& models, 
 namespace {
 
 int stages_of(const RunConfig& config, const PlannedWorld& world) {
-  return std::max(parallel::parse_layout(layout_text(config, world.num_ranks)).pp, 1);
+  return std::max(parallel::parse_layout(layout_of_student(config, world.num_ranks)).pp, 1);
 }
 
-RankPlan imagined(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage,
+int last_rank_of(const PlannedWorld& world, int stage, int num_stages) {
+  return (stage + 1) * (world.num_ranks / num_stages) - 1;
+}
+
+RankPlan imagined(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int rank,
                   int num_steps) {
-  const std::string text = layout_text(config, world.num_ranks);
-  const parallel::Layout layout = parallel::parse_layout(text);
-  parallel::check_world(layout, world.num_ranks);
-  const int ranks_a_stage = world.num_ranks / stages_of(config, world);
+  const std::string text = layout_of_student(config, world.num_ranks);
+  parallel::check_world(parallel::parse_layout(text), world.num_ranks);
+  if (models.teacher) {
+    check_teacher_layout(config.parallel, world.num_ranks);
+    check_teacher_cut(config, *models.teacher, world.num_ranks);
+  }
   RankPlan plan;
   parallel::on_imagined_rank(
-      world.num_ranks, (stage + 1) * ranks_a_stage - 1,
+      has_teacher_ranks(config, models) ? num_planned_ranks(config, world) : world.num_ranks, rank,
       [&](const std::shared_ptr<parallel::WorldComm>& comm) {
         plan = ImaginedRun(config, models, world, core::Memory::imagined(world.device)).on(comm, text, num_steps);
       },
-      [&](const std::shared_ptr<parallel::WorldComm>& comm) {
-        const parallel::Mesh mesh(comm, layout, expert_exchange_of(config.parallel));
-        parallel::GradientGroups(mesh, sharding_of(config.parallel));
-      },
+      [&](const std::shared_ptr<parallel::WorldComm>& comm) { make_imagined_groups(comm, config, models, world); },
       world.ranks_a_node);
+  plan.rank = rank;
   return plan;
+}
+
+RankPlan imagined_stage(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage,
+                        int num_steps) {
+  return imagined(config, models, world, last_rank_of(world, stage, stages_of(config, world)), num_steps);
+}
+
+/// With what the other side takes, where there is one.
+RankPlan with_teacher(RankPlan plan, const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  if (has_teacher_ranks(config, models)) plan.teacher_apart = plan_teacher_ranks(config, models, world);
+  return plan;
+}
+
+/// Of each stage of the student's, and of a teacher's over the same ranks.
+std::set<int> last_ranks(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  std::set<int> ranks;
+  const auto add = [&](int num_stages) {
+    for (int stage = 0; stage < num_stages; ++stage) ranks.insert(last_rank_of(world, stage, num_stages));
+  };
+  add(stages_of(config, world));
+  if (has_relaid_teacher(config, models))
+    add(std::max(parallel::parse_layout(config.parallel.teacher_layout).pp, 1));
+  return ranks;
 }
 
 }  // namespace
 
 RankPlan plan_stage(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage) {
-  return imagined(config, models, world, stage, 1);
+  return with_teacher(imagined_stage(config, models, world, stage, 1), config, models, world);
 }
 
 MemoryParts plan_state(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
-  return imagined(config, models, world, stages_of(config, world) - 1, 0).memory;
+  return imagined_stage(config, models, world, stages_of(config, world) - 1, 0).memory;
 }
 
 void check_begins(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
-  for (int stage = 0; stage < stages_of(config, world); ++stage) imagined(config, models, world, stage, 0);
+  for (int stage = 0; stage < stages_of(config, world); ++stage) imagined_stage(config, models, world, stage, 0);
 }
 
 RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
-  const int stages = stages_of(config, world);
-  RankPlan most = plan_stage(config, models, world, 0);
-  for (int stage = 1; stage < stages; ++stage)
-    if (RankPlan plan = plan_stage(config, models, world, stage); plan.memory.peak() > most.memory.peak())
+  const std::set<int> ranks = last_ranks(config, models, world);
+  RankPlan most = imagined(config, models, world, *ranks.begin(), 1);
+  for (const int rank : ranks) {
+    if (rank == *ranks.begin()) continue;
+    if (RankPlan plan = imagined(config, models, world, rank, 1); plan.memory.peak() > most.memory.peak())
       most = std::move(plan);
-  return most;
+  }
+  return with_teacher(std::move(most), config, models, world);
 }
 
 std::vector<double> seconds_of_steps(const RunConfig& config, const PlannedModels& models,
@@ -430,7 +437,7 @@ std::vector<double> seconds_of_steps(const RunConfig& config, const PlannedModel
                                      int num_steps) {
   const PlannedWorld planned{.num_ranks = world->size()};
   ImaginedRun run(config, models, planned, memory);
-  run.on(world, layout_text(config, world->size()), num_steps);
+  run.on(world, layout_of_student(config, world->size()), num_steps);
   return run.seconds();
 }
 

@@ -7,10 +7,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/device/memory.h"
-#include "launch/plan/expert_shares.h"
+#include "launch/plan/imagined_teacher.h"
 #include "launch/plan/planned_models.h"
 #include "launch/run/memory_parts.h"
 #include "launch/run/pipeline.h"
@@ -19,10 +20,11 @@
 namespace limbeck::launch {
 
 struct RankPlan {
+  int rank = 0;  // of the student's
   MemoryParts memory;
-  std::vector<parallel::ExchangeCount> traffic;  // of a step, what this rank sends
+  std::vector<parallel::ExchangeCount> traffic;  // of a step, what this rank sends, but for teacher_apart
   std::vector<parallel::ExchangeCount> waited;   // of that, for tables at the model's ends, which passes wait for
-  std::int64_t given_bytes = 0;       // of a step, to all of its tensors: what is written of them at the least
+  std::int64_t given_bytes = 0;       // of a step, likewise, to all of its tensors: what is written of them at the least
   std::int64_t parameter_bytes = 0;   // of the student on this rank, as passes read them
   std::int64_t gradient_bytes = 0;    // of what is trained of it, before any is dealt
   std::int64_t optimizer_values = 0;  // that it steps on
@@ -34,20 +36,14 @@ struct RankPlan {
   std::int64_t num_tokens = 0;        // of a step, that this rank's passes read, whoever else reads them too
   Pipeline pipeline = {};             // of its layout; of one stage where it has no pp
   int stage = 0;                      // of it, that the rank is on
+  std::optional<TeacherPlan> teacher_apart = {};  // in a layout of its own, on this rank or on one of its own
 
   bool is_of_stages() const { return pipeline.schedule.num_stages() > 1; }
 };
 
-struct PlannedWorld {
-  int num_ranks = 1;
-  core::ImaginedDevice device = {};
-  int ranks_a_node = 0;  // 0: all are on one
-  ExpertShares expert_shares = {};
-};
-
-/// Of the last rank, of a pipeline that of the stage which takes most memory. The last has the largest of parts that
-/// are not even: what the others have at most, but where experts get more than it (`expert_shares`). Throws a
-/// UsageError as the run would where the layout does not fit.
+/// Of the last rank, of a pipeline that of the stage which takes most memory, be it the student's or that of a teacher
+/// over the same ranks. The last has the largest of parts that are not even: what the others have at most, but where
+/// experts get more than it (`expert_shares`). Throws a UsageError as the run would where the layout does not fit.
 RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
 
 /// Of the last rank of one stage of its pipeline, or of the one stage that there is without.

@@ -48,33 +48,62 @@ std::string formats_text(const Plan& plan) {
   return text;
 }
 
-std::string memory_text(const Plan& plan) {
+bool has_teacher_alone(const Plan& plan) {
+  return plan.rank.teacher_apart && plan.config.parallel.teacher_ranks > 0;
+}
+
+std::string memory_table(const Plan& plan, const std::string& head, const MemoryParts& memory) {
   Rows rows;
-  for (const MemoryPart& part : parts_of(plan.rank.memory))
+  for (const MemoryPart& part : parts_of(memory))
     if (part.bytes > 0) rows.push_back({part.text, bytes_text(part.bytes)});
-  std::string text =
-      fmt::format("\n{} on {}, memory of a rank{}:\n", layout_of(plan), core::counted(plan.world.num_ranks, "rank"),
-                  plan.rank.is_of_stages() ? fmt::format(" of stage {}, which takes most", plan.rank.stage) : "") +
-      aligned(rows, 2);
-  if (plan.cluster && !plan.cluster->holds(plan.rank.memory.held))
+  std::string text = fmt::format("\n{}:\n", head) + aligned(rows, 2);
+  if (plan.cluster && !plan.cluster->holds(memory.held))
     text += fmt::format("it does not fit into the {:.1f} GiB of a device\n", plan.cluster->memory_gib);
   return text;
 }
 
-std::string traffic_text(const Plan& plan) {
-  if (plan.rank.traffic.empty()) return "";
+std::string memory_text(const Plan& plan) {
+  const std::optional<TeacherPlan>& teacher = plan.rank.teacher_apart;
+  const bool is_alone = has_teacher_alone(plan);
+  std::string text = memory_table(
+      plan,
+      fmt::format("{} on {}{}, memory of a rank{}", layout_of(plan), core::counted(plan.world.num_ranks, "rank"),
+                  teacher && !is_alone ? fmt::format(", the teacher's {}", teacher->layout) : "",
+                  plan.rank.is_of_stages() ? fmt::format(" of stage {}, which takes most", plan.rank.stage) : ""),
+      plan.rank.memory);
+  if (!is_alone) return text;
+  return text + memory_table(plan,
+                             fmt::format("{} on {} of the teacher, memory of a rank", teacher->layout,
+                                         core::counted(teacher->num_ranks, "rank")),
+                             teacher->memory);
+}
+
+/// `times`: empty where nothing is known of them.
+std::string traffic_table(const std::string& head, const std::vector<parallel::ExchangeCount>& traffic,
+                          const std::vector<ExchangeTime>& times) {
+  if (traffic.empty()) return "";
   Rows rows = {{"ranks", "operation", "of", "calls", "bytes"}};
-  if (plan.time) rows.front().insert(rows.front().end(), {"time", "by", ""});
-  for (std::size_t i = 0; i < plan.rank.traffic.size(); ++i) {
-    const parallel::ExchangeCount& t = plan.rank.traffic[i];
+  if (!times.empty()) rows.front().insert(rows.front().end(), {"time", "by", ""});
+  for (std::size_t i = 0; i < traffic.size(); ++i) {
+    const parallel::ExchangeCount& t = traffic[i];
     rows.push_back({t.group, t.operation, fmt::format("{}", t.ranks.size()), grouped(t.calls), bytes_text(t.bytes)});
-    if (!plan.time) continue;
-    const ExchangeTime& exchange = plan.time->by_traffic[i];
+    if (times.empty()) continue;
+    const ExchangeTime& exchange = times[i];
     rows.back().insert(rows.back().end(),
                        {time_text(exchange.seconds), exchange.between_nodes ? "between nodes" : "within a node",
                         exchange.is_hidden ? "beside the passes" : ""});
   }
-  return "\nwhat it sends in a step:\n" + aligned(rows, 2);
+  return fmt::format("\n{} in a step:\n", head) + aligned(rows, 2);
+}
+
+std::string traffic_text(const Plan& plan) {
+  const StepTime time = plan.time.value_or(StepTime());
+  std::string text = traffic_table("what it sends", plan.rank.traffic, time.by_traffic);
+  if (const std::optional<TeacherPlan>& teacher = plan.rank.teacher_apart)
+    text += traffic_table(
+        has_teacher_alone(plan) ? "what a rank of the teacher's sends" : "what it sends for the teacher",
+        teacher->traffic, time.of_teacher.by_traffic);
+  return text;
 }
 
 std::string tokens_a_second(const Plan& plan, const StepTime& time) {
@@ -89,13 +118,22 @@ std::optional<double> epochs_of(const Plan& plan) {
          static_cast<double>(*plan.sequences_an_epoch);
 }
 
+/// Of one in a layout of its own.
+std::string teacher_time_text(const Plan& plan) {
+  const StepTime& time = *plan.time;
+  if (has_teacher_alone(plan))
+    return fmt::format(", waits {} for the teacher, which takes {}", time_text(time.teacher),
+                       time_text(time.of_teacher.seconds));
+  return plan.rank.teacher_apart ? ", the teacher " + time_text(time.teacher) : "";
+}
+
 std::string step_text(const Plan& plan) {
   const StepTime& time = *plan.time;
   return fmt::format(
-      "a step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}{}{}), {} tokens/s\n",
+      "a step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}{}{}{}), {} tokens/s\n",
       plan.cluster->name, time_text(time.seconds()), time_text(time.products), time_text(time.memory),
       time_text(time.exposed), plan.rank.memory.host > 0 ? ", the bus to the host's memory " + time_text(time.bus) : "",
-      plan.rank.is_of_stages() ? ", waits for other stages " + time_text(time.waits) : "",
+      plan.rank.is_of_stages() ? ", waits for other stages " + time_text(time.waits) : "", teacher_time_text(plan),
       tokens_a_second(plan, time));
 }
 
@@ -156,16 +194,16 @@ ordered_json memory_json(const MemoryParts& memory) {
   return json;
 }
 
-ordered_json traffic_json(const RankPlan& plan, const StepTime* time) {
+ordered_json traffic_json(const std::vector<parallel::ExchangeCount>& traffic, const std::vector<ExchangeTime>& times) {
   ordered_json all = ordered_json::array();
-  for (std::size_t i = 0; i < plan.traffic.size(); ++i) {
-    const parallel::ExchangeCount& t = plan.traffic[i];
+  for (std::size_t i = 0; i < traffic.size(); ++i) {
+    const parallel::ExchangeCount& t = traffic[i];
     all.push_back(
         {{"group", t.group}, {"operation", t.operation}, {"ranks", t.ranks}, {"calls", t.calls}, {"bytes", t.bytes}});
-    if (time == nullptr) continue;
-    all.back()["seconds"] = time->by_traffic[i].seconds;
-    all.back()["between_nodes"] = time->by_traffic[i].between_nodes;
-    all.back()["hidden"] = time->by_traffic[i].is_hidden;
+    if (times.empty()) continue;
+    all.back()["seconds"] = times[i].seconds;
+    all.back()["between_nodes"] = times[i].between_nodes;
+    all.back()["hidden"] = times[i].is_hidden;
   }
   return all;
 }
@@ -173,7 +211,21 @@ ordered_json traffic_json(const RankPlan& plan, const StepTime* time) {
 ordered_json time_json(const StepTime& time) {
   return {{"seconds", time.seconds()},   {"products", time.products}, {"memory", time.memory},
           {"exposed", time.exposed},     {"bus", time.bus},           {"waits", time.waits},
-          {"exchanges", time.exchanges}, {"flops", time.flops},       {"bytes", time.bytes}};
+          {"exchanges", time.exchanges}, {"flops", time.flops},       {"bytes", time.bytes},
+          {"teacher", time.teacher}};
+}
+
+/// Of one in a layout of its own.
+ordered_json teacher_json(const Plan& plan) {
+  const TeacherPlan& teacher = *plan.rank.teacher_apart;
+  const StepTime time = plan.time.value_or(StepTime());
+  ordered_json json = {{"layout", teacher.layout}, {"ranks", teacher.num_ranks}, {"passes", teacher.passes}};
+  if (has_teacher_alone(plan)) json["memory"] = memory_json(teacher.memory);
+  json["traffic"] = traffic_json(teacher.traffic, time.of_teacher.by_traffic);
+  if (!plan.cluster) return json;
+  if (has_teacher_alone(plan)) json["fits"] = plan.cluster->holds(teacher.memory.held);
+  json["step"] = {{"seconds", time.of_teacher.seconds}, {"exposed", time.of_teacher.exposed}};
+  return json;
 }
 
 ordered_json parameters_json(const nn::ModelConfig& model) {
@@ -206,13 +258,14 @@ std::string plan_text(const Plan& plan) {
 }
 
 ordered_json plan_json(const Plan& plan) {
-  ordered_json json = {{"ranks", plan.world.num_ranks}, {"layout", layout_of(plan)}};
+  ordered_json json = {{"ranks", num_planned_ranks(plan.config, plan.world)}, {"layout", layout_of(plan)}};
   json["parameters"] = parameters_json(plan.models.student);
   json["parameters"]["trainable"] = plan.rank.trainable;
   if (plan.models.teacher) json["teacher_parameters"] = parameters_json(*plan.models.teacher);
   if (plan.rank.is_of_stages()) json["stage"] = plan.rank.stage;
   json["memory"] = memory_json(plan.rank.memory);
-  json["traffic"] = traffic_json(plan.rank, plan.time ? &*plan.time : nullptr);
+  json["traffic"] = traffic_json(plan.rank.traffic, plan.time.value_or(StepTime()).by_traffic);
+  if (plan.rank.teacher_apart) json["teacher"] = teacher_json(plan);
   for (const auto& [format, why] : formats_of(plan.models.student))
     json["formats"][format] = why ? ordered_json(*why) : ordered_json();
   json["run"] = {{"steps", plan.config.train.steps}, {"tokens", tokens_of_run(plan.config)}};

@@ -8,15 +8,21 @@
 #include "launch/run/run_models.h"
 
 namespace limbeck::launch {
+
+int num_students(const RunConfig& config, int num_ranks) {
+  if (config.parallel.teacher_ranks >= num_ranks)
+    core::fail_usage("parallel.teacher_ranks is {}, expected fewer than all {} ranks", config.parallel.teacher_ranks,
+                     num_ranks);
+  return num_ranks - static_cast<int>(config.parallel.teacher_ranks);
+}
+
 const char* not_planned(const RunConfig& config) {
   for (const auto& [field, is_given] :
        {std::pair("teacher.others", config.teacher && !config.teacher->others.empty()),
         {"objective.bridge", config.objective.bridge != Bridge::None},
         {"student_init.vocabulary_count", config.student_init && config.student_init->vocabulary_count > 0},
         {"objective.hidden_states.projector with teacher.cache",
-         config.teacher && !config.teacher->cache.empty() && config.objective.hidden_states.projector},
-        {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
-        {"parallel.teacher_layout", !config.parallel.teacher_layout.empty()}})
+         config.teacher && !config.teacher->cache.empty() && config.objective.hidden_states.projector}})
     if (is_given) return field;
   return nullptr;
 }
@@ -52,6 +58,7 @@ PlannedModels planned_models(const RunConfig& config, const Log& log, const char
   check_reads(config, models.tokens, models.student, teacher.reader ? &teacher.config : nullptr);
   if (teacher.reader && config.teacher->cache.empty()) {
     models.teacher = teacher.config;
+    models.teacher_vocabulary = teacher.config.vocabulary;
     models.teacher->vocabulary = models.student.vocabulary;  // logits stand beside logits
   }
   return models;

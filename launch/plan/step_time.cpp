@@ -120,15 +120,16 @@ double attention_flops(const RunConfig& config, const PlannedModels& models, con
   };
   double a_token = (config.train.recompute ? 4 : 3) *
                    attention_flops(models.student, num_layers + models.student.num_predict_layers, length, is_here);
-  if (is_last && teacher_runs(config, models))
+  if (is_last && teacher_runs_beside(config, models))
     a_token += attention_flops(*models.teacher, models.teacher->num_layers, length, [](std::int64_t) { return true; });
   return tokens_of_rank(config, plan) * a_token;
 }
 
-/// Of the teacher's passes, of the rank that has most to do.
+/// Of the teacher's passes, of the rank that has most to do; of one in a layout of its own the head's.
 double teacher_flops(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                      const PlannedWorld& world) {
   if (!teacher_runs(config, models)) return 0;
+  if (!teacher_runs_beside(config, models)) return tokens_of_rank(config, plan) * head_flops(*models.teacher);
   const ForwardFlops forward =
       forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, config.data.sequence_length));
   const double of_fullest =
@@ -165,7 +166,7 @@ PassBytes bytes_of(const RunConfig& config, const PlannedModels& models, const R
                gradients = static_cast<double>(plan.gradient_bytes) * 2,
                teacher = static_cast<double>(plan.teacher_bytes + plan.teacher_host);
   return {.tensors = uses_of_a_tensor * static_cast<double>(plan.given_bytes),
-          .weights = passes * (weights + gradients + (teacher_runs(config, models) ? teacher : 0))};
+          .weights = passes * (weights + gradients + (teacher_runs_beside(config, models) ? teacher : 0))};
 }
 
 /// Seconds that the teacher's layers, which are alike, take over the bus, and of these what nothing hides: each is
@@ -173,25 +174,35 @@ PassBytes bytes_of(const RunConfig& config, const PlannedModels& models, const R
 struct TeacherCopies {
   double seconds = 0, exposed = 0;
 };
-TeacherCopies teacher_copies(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
-                             const PlannedWorld& world, const Cluster& cluster) {
-  if (plan.teacher_host == 0 || !teacher_runs(config, models)) return {};
+/// Of so many layers with `host` bytes in the host's memory, whose products take `products` seconds in all passes.
+TeacherCopies copies_of(std::int64_t host, double layers, double passes, double products, const Cluster& cluster) {
   const ClusterLink bus = cluster.host_bus();
-  const auto layers = static_cast<double>(models.teacher->num_layers),
-             passes = static_cast<double>(config.batch.micro_batches),
-             bytes = static_cast<double>(plan.teacher_host);
-  const double flops =
-      teacher_flops(config, models, plan, world) - tokens_of_rank(config, plan) * head_flops(*models.teacher);
-  const double runs =
-      flops / cluster.flops(config.precision.compute) + passes * bytes / (cluster.memory_gb_s * 1e9);
+  const auto bytes = static_cast<double>(host);
+  const double runs = products + passes * bytes / (cluster.memory_gb_s * 1e9);
   TeacherCopies copies;
   copies.seconds = passes * (layers * bus.latency_us * 1e-6 + bytes / (bus.gb_s * 1e9));
   copies.exposed = copies.seconds / layers + (layers - 1) / layers * std::max(copies.seconds - runs, 0.0);
   return copies;
 }
+TeacherCopies teacher_copies(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
+                             const PlannedWorld& world, const Cluster& cluster) {
+  if (plan.teacher_host == 0 || !teacher_runs_beside(config, models)) return {};
+  const double flops =
+      teacher_flops(config, models, plan, world) - tokens_of_rank(config, plan) * head_flops(*models.teacher);
+  return copies_of(plan.teacher_host, static_cast<double>(models.teacher->num_layers),
+                   static_cast<double>(config.batch.micro_batches), flops / cluster.flops(config.precision.compute),
+                   cluster);
+}
 
 /// What one stage of a pipeline sends to another.
-bool is_of_stages(const parallel::ExchangeCount& traffic) { return traffic.operation == "send"; }
+bool is_of_stages(const parallel::ExchangeCount& traffic) {
+  return traffic.operation == "send" && traffic.group.starts_with("pp");
+}
+
+/// What is asked of a teacher on ranks of its own, and what it answers.
+bool is_of_teacher(const parallel::ExchangeCount& traffic) {
+  return traffic.operation == "send" && !is_of_stages(traffic);
+}
 
 /// Keys and values that go round the ranks of a sequence, and their gradients, which come back.
 bool is_of_ring(const parallel::ExchangeCount& traffic) {
@@ -202,7 +213,7 @@ bool is_of_ring(const parallel::ExchangeCount& traffic) {
 /// round (beside their attention); what stages send, which their schedule's time has. `by_cores`: it is made by the
 /// cores that compute, which it keeps from the passes then.
 bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config, bool by_cores) {
-  if (is_of_stages(traffic)) return true;
+  if (traffic.operation == "send") return true;
   if (by_cores) return false;
   if (is_of_ring(traffic)) return true;
   return is_of_gradients(traffic) && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
@@ -217,18 +228,59 @@ bool is_of_gradients(const parallel::ExchangeCount& traffic) {
 namespace {
 
 /// Of all calls, over the link of their ranks.
-double seconds_of(const parallel::ExchangeCount& traffic, const ClusterLink& link) {
-  const double a_call = link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(traffic.ranks.size())));
-  return static_cast<double>(traffic.calls) * a_call +
-         (link.gb_s > 0 ? static_cast<double>(traffic.bytes) / (link.gb_s * 1e9) : 0);
+ExchangeTime on_link(const parallel::ExchangeCount& traffic, const Cluster& cluster) {
+  const ClusterLink& link = cluster.link_of(traffic.ranks);
+  const double seconds_a_call =
+                   link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(traffic.ranks.size()))),
+               bytes = static_cast<double>(traffic.bytes);
+  return {.seconds = static_cast<double>(traffic.calls) * seconds_a_call +
+                     (link.gb_s > 0 ? bytes / (link.gb_s * 1e9) : 0),
+          .between_nodes = &link == &cluster.between};
 }
 
 /// What passes wait for of an exchange that runs beside them.
-double waited_seconds(const parallel::ExchangeCount& traffic, const RankPlan& plan, const ClusterLink& link) {
+double waited_seconds(const parallel::ExchangeCount& traffic, const RankPlan& plan, const Cluster& cluster) {
   const auto same = std::ranges::find_if(plan.waited, [&](const parallel::ExchangeCount& t) {
     return t.group == traffic.group && t.operation == traffic.operation;
   });
-  return same == plan.waited.end() ? 0 : seconds_of(*same, link);
+  return same == plan.waited.end() ? 0 : on_link(*same, cluster).seconds;
+}
+
+/// Its stages run its passes one behind the other, each as long as the one with most layers takes; what is sent is
+/// waited for, but for answers, which leave beside the next pass, and keys that go round beside attention.
+TeacherTime time_of(const TeacherPlan& plan, const RunConfig& config, const PlannedModels& models,
+                    const PlannedWorld& world, const Cluster& cluster) {
+  const nn::ModelConfig& teacher = *models.teacher;
+  const std::int64_t length = config.data.sequence_length;
+  const parallel::Layout layout = parallel::parse_layout(plan.layout);
+  const ForwardFlops forward = forward_flops(teacher, nn::forward_flops_per_token(teacher, length));
+  const double of_fullest =
+      config.precision.sharded_teacher ? imbalance(world.expert_shares, teacher, std::max(layout.ep, 1)) : 1;
+  const double tokens = plan.share * static_cast<double>(plan.num_tokens) / std::max(layout.tp, 1);
+  const double rate = cluster.flops(config.precision.compute);
+  const double products = tokens * (forward.others - forward.head + forward.experts * of_fullest) / rate;
+  const double attention =
+      tokens * attention_flops(teacher, teacher.num_layers, length, [](std::int64_t) { return true; }) / rate;
+  const auto passes = static_cast<double>(plan.passes);
+  const double memory =
+      uses_of_a_tensor * static_cast<double>(plan.given_bytes) / cluster.kernel_rate() +
+      passes * static_cast<double>(plan.bytes + plan.host) / (cluster.memory_gb_s * 1e9);
+  TeacherTime time;
+  for (const parallel::ExchangeCount& t : plan.traffic) {
+    ExchangeTime& exchange = time.by_traffic.emplace_back(on_link(t, cluster));
+    const bool by_cores = !cluster.is_gpu && !exchange.between_nodes;
+    exchange.is_hidden = is_of_teacher(t) || (is_of_ring(t) && !by_cores);
+    const auto ranks = static_cast<double>(t.ranks.size());
+    if (is_of_ring(t) && !by_cores)
+      time.exposed += exchange.seconds - std::min(exchange.seconds, attention * (ranks - 1) / ranks);
+    else if (!exchange.is_hidden)
+      time.exposed += exchange.seconds;
+  }
+  time.seconds = (products + memory) * (passes + plan.num_stages - 1) / std::max(passes, 1.0) + time.exposed;
+  if (plan.host > 0)
+    time.seconds +=
+        copies_of(plan.host, plan.share * static_cast<double>(teacher.num_layers), passes, products, cluster).exposed;
+  return time;
 }
 
 }  // namespace
@@ -256,13 +308,13 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   double keys = 0;              // that attention hides
   double sent = 0;              // of one stage to another, a call
   for (const parallel::ExchangeCount& t : plan.traffic) {
-    const ClusterLink& link = cluster.link_of(t.ranks);
-    ExchangeTime exchange{.between_nodes = &link == &cluster.between};
+    ExchangeTime exchange = on_link(t, cluster);
     exchange.is_hidden = runs_beside(t, config, !cluster.is_gpu && !exchange.between_nodes);
     const auto calls = static_cast<double>(t.calls);
-    exchange.seconds = seconds_of(t, link);
     time.exchanges += exchange.seconds;
-    if (is_of_stages(t)) {
+    if (is_of_teacher(t)) {
+      // What is asked of it is of the next step.
+    } else if (is_of_stages(t)) {
       sent = std::max(sent, exchange.seconds / std::max(calls, 1.0));
     } else if (exchange.is_hidden && is_of_ring(t)) {
       // A rank's keys travel while queries look at those of the rank before: beside the last ones nothing does.
@@ -270,7 +322,7 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
       keys = std::min(exchange.seconds, attention * (ranks - 1) / ranks);
       time.exposed += exchange.seconds - keys;
     } else if (exchange.is_hidden) {
-      const double waited = waited_seconds(t, plan, link);
+      const double waited = waited_seconds(t, plan, cluster);
       time.exposed += waited;
       hidden += exchange.seconds - waited;
       last = std::max(last, exchange.seconds / std::max(calls, 1.0));
@@ -285,6 +337,10 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
                beside = std::max(passes - keys - (copies.seconds - copies.exposed), 0.0) * 2 / 3;
   if (hidden > 0) time.exposed += std::max(hidden - beside, last);
   time.waits = stage_waits(plan, share > 0 ? passes / share : all_products, sent);
+  if (!plan.teacher_apart) return time;
+  time.of_teacher = time_of(*plan.teacher_apart, config, models, world, cluster);
+  const bool has_ranks = config.parallel.teacher_ranks > 0;
+  time.teacher = has_ranks ? std::max(time.of_teacher.seconds - time.seconds(), 0.0) : time.of_teacher.seconds;
   return time;
 }
 
@@ -298,8 +354,9 @@ RunFigures run_figures(const RunConfig& config, const StepTime& time, const Plan
   RunFigures run;
   run.tokens = tokens_of_run(config);
   run.seconds = steps * time.seconds();
-  run.kwh = cluster.joules_of(world.num_ranks, run.seconds) / joules_a_kwh;
-  run.cost = cluster.price_of(world.num_ranks, run.seconds, run.kwh);
+  const int num_ranks = num_planned_ranks(config, world);
+  run.kwh = cluster.joules_of(num_ranks, run.seconds) / joules_a_kwh;
+  run.cost = cluster.price_of(num_ranks, run.seconds, run.kwh);
   return run;
 }
 

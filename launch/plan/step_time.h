@@ -20,11 +20,19 @@ struct ExchangeTime {
   bool is_hidden = false;  // runs beside the computation
 };
 
+/// What a teacher in a layout of its own takes of a step (RankPlan::teacher_apart).
+struct TeacherTime {
+  double seconds = 0;                         // on its ranks, with what waits there for other stages
+  double exposed = 0;                         // of its exchanges, among these
+  std::vector<ExchangeTime> by_traffic = {};  // as its plan's
+};
+
 /// Seconds of a step. Products and other kernels follow one another; exchanges that run beside them count for what is
 /// longer than they are, as does what comes from a GPU's host and goes there. A stage of a pipeline waits for others as
-/// its schedule says.
+/// its schedule says. A teacher over the same ranks runs in front of all of it; one on ranks of its own at the step
+/// behind this one, and is waited for where that takes longer.
 struct StepTime {
-  double flops = 0;     // of the rank's products
+  double flops = 0;     // of the rank's products, without those of a teacher apart
   double bytes = 0;     // that its other kernels read and write
   double products = 0;  // seconds of the ones,
   double memory = 0;    // and of the others
@@ -32,9 +40,11 @@ struct StepTime {
   double exposed = 0;                         // of the exchanges
   double bus = 0;                             // of what lies in the host's memory, likewise
   double waits = 0;                           // for other stages, with what they send
+  double teacher = 0;                         // for a teacher in a layout of its own
   std::vector<ExchangeTime> by_traffic = {};  // as plan.traffic
+  TeacherTime of_teacher = {};                // of one in a layout of its own
 
-  double seconds() const { return products + memory + exposed + bus + waits; }
+  double seconds() const { return products + memory + exposed + bus + waits + teacher; }
 };
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,

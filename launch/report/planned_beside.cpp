@@ -36,7 +36,10 @@ struct Sent {
 std::map<std::string, Sent> planned_traffic(const Plan& plan) {
   std::map<std::string, Sent> by_axis;
   const int a_node = plan.world.ranks_a_node > 0 ? plan.world.ranks_a_node : plan.world.num_ranks;
-  for (const parallel::ExchangeCount& t : plan.rank.traffic) {
+  std::vector<parallel::ExchangeCount> traffic = plan.rank.traffic;
+  if (const auto& teacher = plan.rank.teacher_apart; teacher && plan.config.parallel.teacher_ranks == 0)
+    traffic.insert(traffic.end(), teacher->traffic.begin(), teacher->traffic.end());
+  for (const parallel::ExchangeCount& t : traffic) {
     // The planned rank is the last of its group's.
     const auto near = static_cast<double>(
         std::ranges::count_if(t.ranks, [&](int r) { return r / a_node == t.ranks.back() / a_node; }) - 1);
@@ -135,7 +138,7 @@ Plan plan_of(const RunResults& run, const std::optional<Cluster>& cluster, const
   Plan plan{.config = run.config, .models = planned_models(run.config, log, "report"), .world = {}, .rank = {}};
   plan.config.parallel.layout = start.layout;
   const auto ranks = static_cast<int>(std::clamp<std::int64_t>(start.ranks, 1, 16384));
-  plan.world.num_ranks = ranks;
+  plan.world.num_ranks = num_students(plan.config, ranks);
   plan.cluster = cluster;
   if (!cluster && start.host == host_name()) plan.cluster = measured_machine(plan.config, ranks, ranks, log);
   if (plan.cluster) {

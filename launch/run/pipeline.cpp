@@ -9,7 +9,7 @@
 #include "core/counted.h"
 #include "core/error.h"
 #include "launch/run/same_everywhere.h"
-#include "parallel/axes/mesh.h"
+#include "parallel/axes/nearest_layouts.h"
 #include "parallel/pipeline/filled_gaps.h"
 
 namespace limbeck::launch {
@@ -132,12 +132,25 @@ void check_teacher_layout(const ParallelConfig& config, int num_ranks) {
     fail_usage("parallel.teacher_layout: {}", fault);
 }
 
-void check_teacher_stages(const RunConfig& config, const nn::ModelConfig& teacher) {
-  const std::string& layout = config.parallel.teacher_layout;
-  const int num_stages = layout.empty() ? 1 : std::max(parallel::parse_layout(layout).pp, 1);
-  if (num_stages > teacher.num_layers)
-    fail_usage("parallel.teacher_layout is {}: {}, expected at most the teacher's {}", layout,
-               core::counted(num_stages, "stage"), core::counted(teacher.num_layers, "layer"));
+void check_teacher_cut(const RunConfig& config, const nn::ModelConfig& teacher, int num_students) {
+  if (config.parallel.teacher_layout.empty()) return;
+  const parallel::Layout layout = parallel::parse_layout(config.parallel.teacher_layout);
+  const bool has_heads = teacher.num_mamba_layers() > 0;
+  const std::int64_t heads = teacher.mamba.most_parts();
+  const auto takes = [&](const parallel::Layout& l) {
+    return l.pp <= teacher.num_layers && (!has_heads || l.tp <= heads);
+  };
+  if (takes(layout)) return;
+  const std::int64_t own = config.parallel.teacher_ranks;
+  const int num_ranks = own > 0 ? static_cast<int>(own) : num_students;
+  const std::string fault =
+      layout.pp > teacher.num_layers
+          ? fmt::format("{}, expected at most the teacher's {}", core::counted(layout.pp, "stage"),
+                        core::counted(teacher.num_layers, "layer"))
+          : fmt::format("the teacher's Mamba-2 layers are cut over {} ranks (tp), expected at most {}, their {}",
+                        layout.tp, heads, teacher.mamba.num_groups == 1 ? "heads" : "groups of heads");
+  fail_usage("parallel.teacher_layout is {}: {}; {} can be {}", layout.text, fault, core::counted(num_ranks, "rank"),
+             parallel::nearest_layouts(layout, num_ranks, takes));
 }
 
 void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int num_stages) {

@@ -39,8 +39,9 @@ Pipeline pipeline_without_head(const nn::ModelConfig& model, std::int64_t sequen
 
 /// Throws a UsageError where parallel.teacher_layout, over the student's ranks, is none of so many.
 void check_teacher_layout(const ParallelConfig& config, int num_ranks);
-/// Likewise where it has more stages than the teacher layers.
-void check_teacher_stages(const RunConfig& config, const nn::ModelConfig& teacher);
+/// Likewise where it, over the student's ranks or parallel.teacher_ranks, has more stages than the teacher layers, or a
+/// tp that those refuse.
+void check_teacher_cut(const RunConfig& config, const nn::ModelConfig& teacher, int num_students);
 
 /// Throws a UsageError where a run asks for what a pipeline of so many stages does not do.
 void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int num_stages);

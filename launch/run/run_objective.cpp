@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <set>
 
 #include "core/counted.h"
 
@@ -117,8 +116,7 @@ std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const 
 }
 
 void check_kept(const HiddenMatch& match, const std::vector<std::int64_t>& kept, const std::string& cache) {
-  std::set<std::int64_t> asked(match.layers.begin(), match.layers.end());
-  asked.erase(-1);
+  const std::vector<std::int64_t> asked = match.asked_layers();
   if (!std::ranges::includes(kept, asked))
     fail_usage(
         "objective.hidden_states asks for the teacher's layers {}, expected those that teacher.cache, {}, keeps: {}",

@@ -215,12 +215,8 @@ void RunSteps::find_matches(std::span<const std::int64_t> kept) {
   const nn::ModelConfig &student = session_.student->config(), &teacher = *session_.teacher_config;
   hidden_ = hidden_match(objective.hidden_states, student, teacher, kept);
   if (hidden_) hidden_->projectors = projectors_.by_layer();
-  if (hidden_) {
-    std::set<std::int64_t> layers(hidden_->layers.begin(), hidden_->layers.end());
-    layers.erase(-1);
-    if (session_.remote_teacher) session_.remote_teacher->want_layers({layers.begin(), layers.end()});
-    if (session_.relaid_teacher) session_.relaid_teacher->want_layers({layers.begin(), layers.end()});
-  }
+  if (hidden_ && session_.remote_teacher) session_.remote_teacher->want_layers(hidden_->asked_layers());
+  if (hidden_ && session_.relaid_teacher) session_.relaid_teacher->want_layers(hidden_->asked_layers());
   const bool is_cut_later = session_.config.student_init && kept.empty();
   if (hidden_ && session_.cached_teacher && !(is_cut_later && objective.hidden_states.layers.empty()))
     check_kept(*hidden_, session_.cached_teacher->cache().contents().hidden_layers, session_.config.teacher->cache);

@@ -73,7 +73,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log, co
   check_cut_sequences(config, architecture, rank.context_place());
   check_expert_choice(config.routing, architecture);
   check_pipeline(config, architecture, rank.mesh().pp().size());
-  if (names_like_teacher()) check_teacher_stages(config, teacher_source_.config);
+  if (names_like_teacher()) check_teacher_cut(config, teacher_source_.config, rank.world().size());
   if (names_like_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
   stop_if_asked(rank);

@@ -44,6 +44,12 @@ bool goes_along_sequences(const StepModels& models) {
 
 }  // namespace
 
+std::vector<std::int64_t> HiddenMatch::asked_layers() const {
+  std::set<std::int64_t> asked(layers.begin(), layers.end());
+  asked.erase(-1);
+  return {asked.begin(), asked.end()};
+}
+
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches,
                                          bool are_whole) {
   std::vector<data::TokenBatch> batches;

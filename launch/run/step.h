@@ -61,6 +61,8 @@ struct HiddenMatch {
   std::vector<std::int64_t> layers = {};  // the teacher's, of each of the student's; -1: none
   core::ParameterList projectors = {};    // [Ct,C], of each of the student's, before it is compared; empty: none
   std::int64_t num_matched() const { return std::ssize(layers) - std::ranges::count(layers, -1); }
+  /// The teacher's that there are, each once, ascending.
+  std::vector<std::int64_t> asked_layers() const;
 };
 
 /// Of what attention and feed-forward add to the stream, by nn::Block, without projectors.

@@ -36,13 +36,15 @@ TeacherRanks::TeacherRanks(std::shared_ptr<parallel::WorldComm> world, int num_t
       student_tp_(parts(student.tp)),
       teacher_tp_(parts(teacher.tp)),
       student_group_(student_tp_ * parts(student.cp)),
+      teacher_group_(teacher_tp_ * parts(teacher.cp)),
       first_asker_(num_students_ - num_students_ / parts(student.pp)),  // stages lie one behind the other
       first_answerer_(num_teachers_ - num_teachers_ / parts(teacher.pp)) {
   if (num_teachers < 1 || num_students_ < 1)
     core::fail_usage("parallel.teacher_ranks is {}, expected 1 or more, and fewer than the {} ranks that are running",
                      num_teachers, world_->size());
   parallel::check_world(student, num_students_);
-  parallel::check_world(teacher, num_teachers_);
+  if (const std::string fault = parallel::world_fault(teacher, num_teachers_); !fault.empty())
+    core::fail_usage("parallel.teacher_layout: {}", fault);
   side_ = world_->split(is_teacher() ? 1 : 0, world_->rank(), is_teacher() ? "teacher" : "student");
 }
 
@@ -50,13 +52,23 @@ std::vector<int> TeacherRanks::replica() const {
   const int number = (world_->rank() - first_asker_) / student_group_ % num_replicas();
   std::vector<int> ranks;
   for (int stage = num_students_; stage < world_->size(); stage += ranks_of_stage())
-    for (int i = 0; i < teacher_tp_; ++i) ranks.push_back(stage + number * teacher_tp_ + i);
+    for (int i = 0; i < teacher_group_; ++i) ranks.push_back(stage + number * teacher_group_ + i);
   return ranks;
 }
 
-int TeacherRanks::answerer() const {
+std::vector<int> TeacherRanks::answerers() const {
   const std::vector<int> ranks = replica();
-  return *(ranks.end() - teacher_tp_ + world_->rank() % student_group_ % teacher_tp_);
+  std::vector<int> those;
+  for (int part = 0; part < teacher_group_; part += teacher_tp_)
+    those.push_back(*(ranks.end() - teacher_group_ + part + world_->rank() % student_group_ % teacher_tp_));
+  return those;
+}
+
+nn::ContextPlace TeacherRanks::place_of(int rank) const {
+  const bool teaches = rank >= num_students_;
+  const int in_group = teaches ? (rank - num_students_) % teacher_group_ : rank % student_group_,
+            tp = teaches ? teacher_tp_ : student_tp_, group = teaches ? teacher_group_ : student_group_;
+  return {in_group / tp, group / tp};
 }
 
 std::vector<int> TeacherRanks::answered_ranks(int asker) const {
@@ -72,6 +84,14 @@ void TeacherRanks::dismiss() {
   std::vector<CommHandle> sent;
   for (const int to : replica()) send_question(*world_, to, {.kind = TeacherQuestion::Kind::End}, sent);
   for (CommHandle& handle : sent) handle.wait();
+}
+
+TeacherQuestion question_of(const data::TokenBatch& text, std::vector<std::int64_t> layers) {
+  TeacherQuestion question{
+      .num_sequences = text.num_sequences, .sequence_length = text.sequence_length, .layers = std::move(layers)};
+  for (const auto* column : {&text.tokens, &text.positions, &text.documents})
+    question.columns.insert(question.columns.end(), column->begin(), column->end());
+  return question;
 }
 
 void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<CommHandle>& sent) {
@@ -114,7 +134,10 @@ TeacherQuestion receive_question(core::Comm& world, int from) {
 }
 
 RemoteTeacher::RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form)
-    : ranks_(ranks), memory_(std::move(memory)), form_(std::move(form)) {
+    : ranks_(ranks),
+      memory_(std::move(memory)),
+      arrival_(form.arrival ? form.arrival : memory_->host()),
+      form_(std::move(form)) {
   check_fingerprint();
 }
 
@@ -131,6 +154,22 @@ void RemoteTeacher::Asked::wait() {
   for (CommHandle& handle : under_way) handle.wait();
 }
 
+/// Where one rank answers, its rows are all there are, in order.
+Tensor RemoteTeacher::Asked::whole(const Parts& parts) const {
+  if (parts.size() == 1) return parts.front();
+  std::int64_t n = 0;
+  for (const Tensor& part : parts) n += part.shape()[0];
+  const Tensor rows = Tensor::empty(parts.front().memory(), parts.front().dtype(), {n, parts.front().shape()[1]});
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    std::int64_t at = 0;
+    for (const CommonRows& run : ways[i]) {
+      rows.rows(run.in_second, run.count).copy_from(parts[i].rows(at, run.count));
+      at += run.count;
+    }
+  }
+  return rows;
+}
+
 void RemoteTeacher::want_layers(std::vector<std::int64_t> layers) {
   forget_asked();
   layers_ = std::move(layers);
@@ -144,15 +183,18 @@ void RemoteTeacher::forget_asked() {
 void RemoteTeacher::check_fingerprint() const {
   const core::ExchangesOf scope("fingerprint of the teacher");
   std::vector<CommHandle> sending = send({.kind = TeacherQuestion::Kind::Name});
-  Tensor name = Tensor::zeros(host(), DType::U8, {teacher_fingerprint_length});
-  ranks_.world().receive_async(name, ranks_.answerer()).wait_patiently();
+  for (const int from : ranks_.answerers()) {
+    Tensor name = Tensor::zeros(host(), DType::U8, {teacher_fingerprint_length});
+    ranks_.world().receive_async(name, from).wait_patiently();
+    const auto* bytes = name.host<std::uint8_t>();
+    const std::string theirs(bytes, bytes + teacher_fingerprint_length);
+    core::check(
+        theirs == form_.fingerprint,
+        "the teacher of rank {} has the fingerprint {}, that of the student's ranks {}: expected the same files "
+        "under teacher.source on all machines, and a run directory in which nothing is saved meanwhile",
+        from, theirs, form_.fingerprint);
+  }
   for (CommHandle& handle : sending) handle.wait();
-  const auto* bytes = name.host<std::uint8_t>();
-  const std::string theirs(bytes, bytes + teacher_fingerprint_length);
-  core::check(theirs == form_.fingerprint,
-              "the teacher of rank {} has the fingerprint {}, that of the student's ranks {}: expected the same files "
-              "under teacher.source on all machines, and a run directory in which nothing is saved meanwhile",
-              ranks_.answerer(), theirs, form_.fingerprint);
 }
 
 void RemoteTeacher::ask(const std::vector<data::TokenBatch>& batches) {
@@ -169,23 +211,26 @@ std::vector<CommHandle> RemoteTeacher::send(const TeacherQuestion& question) con
 }
 
 void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
-  const auto pieces = nn::pieces_of(batch.sequence_length, ranks_.place_of(ranks_.world().rank()));
-  const std::int64_t n = batch.num_sequences * (pieces[0].count + pieces[1].count);
-  TeacherQuestion question{
-      .num_sequences = batch.num_sequences, .sequence_length = batch.sequence_length, .layers = layers_};
-  for (const auto* column : {&batch.tokens, &batch.positions, &batch.documents})
-    question.columns.insert(question.columns.end(), column->begin(), column->end());
   Asked& asked =
-      asked_.emplace_back(Asked{.tokens = batch.tokens, .answer = {}, .wants_stop = {}, .under_way = send(question)});
+      asked_.emplace_back(Asked{.tokens = batch.tokens, .ways = {}, .under_way = send(question_of(batch, layers_))});
   const core::ExchangesOf scope("answer of the teacher");
-  const auto expect = [&](const Tensor& rows) {
-    if (rows.numel() > 0) asked.under_way.push_back(ranks_.world().receive_async(rows, ranks_.answerer()));
-    return rows;
-  };
-  asked.wants_stop = expect(Tensor::zeros(host(), DType::I64, {1}));
-  for (const std::int64_t layer : layers_)
-    asked.answer.layers.emplace(layer, expect(Tensor::empty(memory_->host(), form_.stream, {n, form_.width})));
-  asked.answer.hidden = expect(Tensor::empty(memory_->host(), form_.hidden, {n, form_.width}));
+  const std::vector<int> answerers = ranks_.answerers();
+  const ReadTokens mine = ranks_.read_by(ranks_.world().rank(), batch.num_sequences);
+  asked.wants_stop = Tensor::zeros(host(), DType::I64, {std::ssize(answerers)});
+  for (std::size_t i = 0; i < answerers.size(); ++i) {
+    const std::vector<CommonRows>& ways = asked.ways.emplace_back(
+        common_rows(ranks_.read_by(answerers[i], batch.num_sequences), mine, batch.sequence_length));
+    std::int64_t n = 0;
+    for (const CommonRows& run : ways) n += run.count;
+    const auto expect = [&](const Tensor& rows) {
+      if (rows.numel() > 0) asked.under_way.push_back(ranks_.world().receive_async(rows, answerers[i]));
+      return rows;
+    };
+    expect(asked.wants_stop.rows(static_cast<std::int64_t>(i), 1));
+    for (const std::int64_t layer : layers_)
+      asked.layers[layer].push_back(expect(Tensor::empty(arrival_, form_.stream, {n, form_.width})));
+    asked.hidden.push_back(expect(Tensor::empty(arrival_, form_.hidden, {n, form_.width})));
+  }
 }
 
 RemoteTeacher::Answer RemoteTeacher::take(const data::TokenBatch& batch) {
@@ -197,13 +242,12 @@ RemoteTeacher::Answer RemoteTeacher::take(const data::TokenBatch& batch) {
   Asked asked = std::move(asked_.front());
   asked_.pop_front();
   asked.wait();
-  if (core::host_values<std::int64_t>(asked.wants_stop)[0] != 0) request_stop();
+  const std::vector<std::int64_t> stops = core::host_values<std::int64_t>(asked.wants_stop);
+  if (std::ranges::any_of(stops, [](std::int64_t wants) { return wants != 0; })) request_stop();
   wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
-  asked.answer.hidden = asked.answer.hidden.in(memory_);
-  asked.answer.head = head_;
-  asked.answer.head_bias = head_bias_;
-  for (auto& [layer, rows] : asked.answer.layers) rows = rows.in(memory_);
-  return std::move(asked.answer);
+  Answer answer{.hidden = asked.whole(asked.hidden).in(memory_), .head = head_, .head_bias = head_bias_};
+  for (const auto& [layer, parts] : asked.layers) answer.layers.emplace(layer, asked.whole(parts).in(memory_));
+  return answer;
 }
 
 }  // namespace limbeck::launch

@@ -13,7 +13,8 @@
 // Each data-parallel rank of the student, of a pipeline's last stage, where the head is, asks one replica of the
 // teacher, number d of them replica d % replicas, which answers its askers in their order: so all of them ask equally
 // often. A replica in stages is told on each what is asked, and the last one's ranks answer. Sequences are asked for
-// whole, also those that several ranks of the student's have parts of (cp), and each of these is answered with its own.
+// whole, also those that several ranks of either side have parts of (cp): each of the student's is answered with its
+// own tokens, by each of the teacher's with those of them that it has read.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,7 @@
 #include "core/nn/cut_batch.h"
 #include "core/tensor.h"
 #include "data/text/loader.h"
+#include "launch/run/read_tokens.h"
 #include "parallel/axes/mesh.h"
 #include "parallel/comm/world.h"
 
@@ -51,22 +53,22 @@ class TeacherRanks {
   bool takes_answers() const { return !is_teacher() && world_->rank() >= first_asker_; }
   /// The ranks of the world that are told what is asked, stage by stage.
   std::vector<int> replica() const;
-  /// The one of them, of the last stage, that answers this rank.
-  int answerer() const;
+  /// Those of them, of the last stage, that answer this rank: one for each part of the teacher's sequences.
+  std::vector<int> answerers() const;
   /// Whether this rank asks for all that have the same sequences.
   bool asks() const { return takes_answers() && world_->rank() % student_group_ == 0; }
-  /// Which tokens of its sequences a rank of the world takes.
-  nn::ContextPlace place_of(int rank) const {
-    return {rank % student_group_ / student_tp_, student_group_ / student_tp_};
-  }
+  /// Which tokens of its sequences a rank of the world, of either side, reads.
+  nn::ContextPlace place_of(int rank) const;
+  /// Those of `num_sequences` that are asked for.
+  ReadTokens read_by(int rank, std::int64_t num_sequences) const { return {{0, num_sequences}, place_of(rank)}; }
   /// No rank asks any more: the teacher's ranks end.
   void dismiss();
 
   // Of a rank of the teacher's.
-  int num_replicas() const { return ranks_of_stage() / teacher_tp_; }
+  int num_replicas() const { return ranks_of_stage() / teacher_group_; }
   /// Data-parallel ranks of the student.
   int num_askers() const { return (num_students_ - first_asker_) / student_group_; }
-  int replica_number() const { return side_->rank() % ranks_of_stage() / teacher_tp_; }
+  int replica_number() const { return side_->rank() % ranks_of_stage() / teacher_group_; }
   /// The rank of the world that asks for data-parallel rank `asker`, and those that this rank, where it is of the last
   /// stage, answers.
   int rank_of_asker(int asker) const { return first_asker_ + asker * student_group_; }
@@ -77,9 +79,9 @@ class TeacherRanks {
 
   std::shared_ptr<parallel::WorldComm> world_, side_;
   int num_students_, num_teachers_, student_tp_, teacher_tp_;
-  int student_group_;   // ranks, one behind the other, that have the same sequences
-  int first_asker_;     // of the world: the first rank of the student's last stage
-  int first_answerer_;  // of the teacher's ranks: likewise
+  int student_group_, teacher_group_;  // ranks of a stage, one behind the other, that have the same sequences
+  int first_asker_;                    // of the world: the first rank of the student's last stage
+  int first_answerer_;                 // of the teacher's ranks: likewise
 };
 
 /// What is asked: sequences of a text, and layers whose hidden states are wanted too. Travels as a head of whole
@@ -96,6 +98,7 @@ struct TeacherQuestion {
   std::vector<std::int64_t> layers = {};
   std::vector<std::int32_t> columns = {};  // [3 T]
 };
+TeacherQuestion question_of(const data::TokenBatch& text, std::vector<std::int64_t> layers);
 void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<core::CommHandle>& sent);
 /// Waits as long as it takes, unless the world is stopped. Throws where what came cannot be a question.
 TeacherQuestion receive_question(core::Comm& world, int from);
@@ -110,6 +113,7 @@ class RemoteTeacher {
     core::DType hidden = core::DType::F32;
     core::DType stream = core::DType::F32;
     std::string fingerprint = {};  // that the teacher's ranks have to have, too
+    core::MemoryPtr arrival = {};  // where answers arrive; null: the host's memory
   };
   /// Collective over the student's ranks that take answers, as all that asks. Waits until the teacher's ranks have
   /// their model, as long as that takes; throws where it is another.
@@ -141,12 +145,17 @@ class RemoteTeacher {
   double take_wait_seconds() { return std::exchange(wait_seconds_, 0); }
 
  private:
+  /// Rows of this rank's tokens, by the ranks that answer, in their order.
+  using Parts = std::vector<core::Tensor>;
   struct Asked {
     std::vector<std::int32_t> tokens;
-    Answer answer;
-    core::Tensor wants_stop;                  // [1] int64: a rank of the teacher's was asked to stop
-    std::vector<core::CommHandle> under_way;  // both ways
+    std::vector<std::vector<CommonRows>> ways;  // of each that answers its rows, as first, in this rank's
+    Parts hidden = {};
+    std::map<std::int64_t, Parts> layers = {};
+    core::Tensor wants_stop = {};                  // [answers] int64: a rank of the teacher's was asked to stop
+    std::vector<core::CommHandle> under_way = {};  // both ways
     void wait();
+    core::Tensor whole(const Parts& parts) const;
   };
   /// What is on its way to the replica.
   std::vector<core::CommHandle> send(const TeacherQuestion& question) const;
@@ -155,7 +164,7 @@ class RemoteTeacher {
   void check_fingerprint() const;
 
   const TeacherRanks& ranks_;
-  core::MemoryPtr memory_;
+  core::MemoryPtr memory_, arrival_;
   Form form_;
   std::vector<std::int64_t> layers_;
   core::Tensor head_, head_bias_;

@@ -1,17 +1,12 @@
 #include "parallel/axes/mesh.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
-#include <cstdlib>
-#include <numeric>
-#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "core/slice.h"
 
@@ -26,84 +21,6 @@ constexpr int most_ranks = 1 << 20;
 /// An axis that is not named has one rank.
 int size_of(const Layout& layout, int Layout::*axis) { return std::max(layout.*axis, 1); }
 
-std::int64_t attention_ranks(const Layout& l) {
-  return std::int64_t{size_of(l, &Layout::tp)} * size_of(l, &Layout::cp) * size_of(l, &Layout::pp);
-}
-std::int64_t expert_ranks(const Layout& l) {
-  return std::int64_t{size_of(l, &Layout::ep)} * size_of(l, &Layout::etp) * size_of(l, &Layout::pp);
-}
-
-std::int64_t product_of_axes(const Layout& layout) {
-  std::int64_t product = 1;
-  for (const LayoutAxis& axis : layout_axes) product *= size_of(layout, axis.size);
-  return product;
-}
-
-bool fits(const Layout& layout, int num_ranks) {
-  if (layout.dp > 0) return product_of_axes(layout) == num_ranks;
-  return num_ranks % attention_ranks(layout) == 0 && num_ranks % expert_ranks(layout) == 0;
-}
-
-struct Neighbour {
-  int distance;  // how much the sizes differ
-  Layout layout;
-};
-
-/// The nearest layout that fits and has other sizes, of `sizes`, of the axes `a` and `b`, which may be the same; the
-/// first of several.
-std::optional<Neighbour> neighbour(const Layout& layout, int Layout::*a, int Layout::*b, const std::vector<int>& sizes,
-                                   int num_ranks) {
-  std::optional<Neighbour> best;
-  Layout other = layout;
-  for (const int of_a : sizes)
-    for (const int of_b : a == b ? std::vector{of_a} : sizes) {
-      other.*a = of_a;
-      other.*b = of_b;
-      const int distance = std::abs(of_a - layout.*a) + (a == b ? 0 : std::abs(of_b - layout.*b));
-      if ((best && best->distance <= distance) || !fits(other, num_ranks)) continue;
-      best = Neighbour{distance, other};
-    }
-  return best;
-}
-
-/// Without axes of one rank.
-std::string text_of(const Layout& layout, int num_ranks) {
-  std::string text;
-  for (const auto& [name, axis] : layout_axes)
-    if (layout.*axis > 1) text += fmt::format("{}{}", name, layout.*axis);
-  return text.empty() ? fmt::format("dp{}", num_ranks) : text;
-}
-
-/// The layouts that fit and differ from this one in the size of one axis, by as little as possible: "dp2ep2, tp2";
-/// where there are none, a few that differ in two, and dp alone.
-std::string nearest(const Layout& layout, int num_ranks) {
-  std::vector<int> sizes;  // each axis of one that fits divides the world
-  for (int size = 1; size <= num_ranks; ++size)
-    if (num_ranks % size == 0) sizes.push_back(size);
-  std::vector<Neighbour> found;
-  const auto offer = [&](int Layout::*a, int Layout::*b) {
-    if (layout.*a == 0 || layout.*b == 0) return;
-    if (auto other = neighbour(layout, a, b, sizes, num_ranks)) found.push_back(std::move(*other));
-  };
-  for (const LayoutAxis& axis : layout_axes) offer(axis.size, axis.size);
-  const bool of_two = found.empty();
-  if (of_two)
-    for (const LayoutAxis& a : layout_axes)
-      for (const LayoutAxis& b : layout_axes)
-        if (&a < &b) offer(a.size, b.size);
-  std::ranges::stable_sort(found, {}, &Neighbour::distance);
-  constexpr std::size_t most_of_two = 3;
-  std::vector<std::string> texts;
-  const auto add = [&](const Layout& other) {
-    const std::string text = text_of(other, num_ranks);
-    if (std::ranges::find(texts, text) == texts.end()) texts.push_back(text);
-  };
-  for (const Neighbour& other : found)
-    if (!of_two || texts.size() < most_of_two) add(other.layout);
-  if (of_two) add({});
-  return fmt::format("{}", fmt::join(texts, ", "));
-}
-
 /// Collective over the group, of which every rank comes to the same.
 ExpertNodes nodes_of(WorldComm& group, ExpertExchange exchange) {
   if (exchange == ExpertExchange::Flat || group.size() == 1) return {};
@@ -116,8 +33,6 @@ ExpertNodes nodes_of(WorldComm& group, ExpertExchange exchange) {
 }
 
 }  // namespace
-
-int Layout::num_ranks() const { return static_cast<int>(product_of_axes(*this)); }
 
 Layout parse_layout(std::string_view text) {
   const auto is_letter = [](char c) { return c >= 'a' && c <= 'z'; };
@@ -144,29 +59,6 @@ Layout parse_layout(std::string_view text) {
     if (product > most_ranks) fail_usage("layout '{}': more than {} ranks", text, most_ranks);
   }
   return layout;
-}
-
-std::string world_fault(const Layout& layout, int num_ranks) {
-  if (fits(layout, num_ranks)) return "";
-  const auto says = [&](const std::string& expected) {
-    return fmt::format("layout '{}': the world has {} ranks, expected {}; {} ranks can be {}", layout.text, num_ranks,
-                       expected, num_ranks, nearest(layout, num_ranks));
-  };
-  if (layout.dp > 0) {
-    const int others = layout.num_ranks() / layout.dp;
-    if (num_ranks % others != 0)
-      return says(fmt::format("{}, for tp cp pp ep etp = {} does not divide it", layout.num_ranks(), others));
-    return says(fmt::format("{}, for dp is {}, and {} / (tp cp pp ep etp) = {}", layout.num_ranks(), layout.dp,
-                            num_ranks, num_ranks / others));
-  }
-  const std::int64_t of_attention = attention_ranks(layout), of_experts = expert_ranks(layout);
-  const bool is_attention = num_ranks % of_attention != 0;
-  return says(fmt::format("a multiple of {}, for {} = {} does not divide it", std::lcm(of_attention, of_experts),
-                          is_attention ? "tp cp pp" : "ep etp pp", is_attention ? of_attention : of_experts));
-}
-
-void check_world(const Layout& layout, int num_ranks) {
-  if (const std::string fault = world_fault(layout, num_ranks); !fault.empty()) fail_usage("{}", fault);
 }
 
 RingWays::RingWays(WorldComm& world, int color, int num_stages, std::string_view name) : num_stages_(num_stages) {

@@ -69,7 +69,8 @@ Figures figures_of_teacher_ranks(bool on_gpus) {
                       memory_of(world.rank, on_gpus));
     const launch::LoadedTeacher teacher =
         loaded_teacher(ranks.is_teacher() ? rank.frozen_shard(DType::F32) : rank.frozen_copy(DType::F32));
-    if (ranks.is_teacher()) return launch::answer_with(rank, ranks, teacher);
+    const std::int64_t length = GoldenModel("matching.h5").samples().sequence_length;
+    if (ranks.is_teacher()) return launch::answer_with(rank, ranks, teacher, length);
     {
       launch::RemoteTeacher remote(ranks, rank.memory(),
                                    {.width = teacher.model->config().width, .fingerprint = fingerprint});

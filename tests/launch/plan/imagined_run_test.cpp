@@ -119,6 +119,80 @@ TEST(ImaginedRun, AnUntrainedTeacherIsBesideTheOther) {
   EXPECT_EQ(memory_of_teachers(Control::SmoothedLabels), one);
 }
 
+const parallel::ExchangeCount* exchange_of(const std::vector<parallel::ExchangeCount>& traffic, const char* group,
+                                           const char* operation) {
+  const auto at = std::ranges::find_if(
+      traffic, [&](const parallel::ExchangeCount& t) { return t.group == group && t.operation == operation; });
+  return at == traffic.end() ? nullptr : &*at;
+}
+
+// Of 128 tokens of width 64 in four passes through two stages the second of two ranks gives the first its half, and of
+// the layer that it has as much again; of the teacher it keeps one layer of two, and the head for the student's losses.
+TEST(ImaginedRun, ATeacherOverTheSameRanksGivesWhatIsElsewhere) {
+  RunConfig config = config_with("parallel { layout: \"dp2\" teacher_layout: \"pp2\" }");
+  config.teacher.emplace();
+  PlannedModels models = models_of(config);
+  models.teacher = models.student;
+  const auto plan_of = [&](std::vector<std::int64_t> layers) {
+    config.objective.hidden_states.weight = layers.empty() ? 0 : 1;
+    config.objective.hidden_states.layers = std::move(layers);
+    return plan_stage(config, models, {.num_ranks = 2}, 0);
+  };
+  constexpr std::int64_t half = 64 * 64 * 4, head = 300 * 64 * 4;
+  const RankPlan plan = plan_of({});
+  const TeacherPlan& teacher = *plan.teacher_apart;
+  EXPECT_EQ(plan.rank, 1);
+  EXPECT_EQ(teacher.passes, 4);
+  EXPECT_EQ(teacher.num_tokens, 128);
+  EXPECT_EQ(teacher.num_stages, 2);
+  EXPECT_EQ(teacher.share, 0.5);
+  const parallel::ExchangeCount* rows = exchange_of(teacher.traffic, "teacher", "all_to_all");
+  ASSERT_NE(rows, nullptr);
+  EXPECT_EQ(rows->calls, 4);
+  EXPECT_EQ(rows->bytes, half);
+  EXPECT_NEAR(static_cast<double>(plan.memory.teacher - teacher.bytes), static_cast<double>(head), 512);
+  const std::int64_t layer = nn::count_parameters(*models.teacher).total - 2 * 300 * 64 - 64;  // of both
+  EXPECT_NEAR(static_cast<double>(teacher.bytes - head), static_cast<double>(layer / 2 * 4), 8192);
+  const RankPlan matched = plan_of({0, 1});
+  rows = exchange_of(matched.teacher_apart->traffic, "teacher", "all_to_all");
+  ASSERT_NE(rows, nullptr);
+  EXPECT_EQ(rows->calls, 3 * 4);  // of the layer that it lacks it takes rows
+  EXPECT_EQ(rows->bytes, 2 * half);
+  // What figures ask for stays beside it.
+  config.evaluation.set.emplace_back();
+  EXPECT_GT(plan_of({}).memory.teacher, plan.memory.teacher + layer * 4);
+}
+
+// Two ranks ask both of the teacher's, of two sequences of 32 tokens each: a head of four numbers, and three columns;
+// the teacher's first answers each with a number and rows.
+TEST(ImaginedRun, ATeacherOnRanksOfItsOwnIsAskedAndAnswers) {
+  RunConfig config = config_with("parallel { layout: \"dp2\" teacher_ranks: 2 teacher_layout: \"tp2\" }");
+  config.teacher.emplace();
+  PlannedModels models = models_of(config);
+  models.teacher = models.student;
+  const RankPlan plan = plan_rank(config, models, {.num_ranks = 2});
+  const TeacherPlan& teacher = *plan.teacher_apart;
+  const parallel::ExchangeCount *asks = exchange_of(plan.traffic, "world", "send"),
+                                *answers = exchange_of(teacher.traffic, "world", "send");
+  ASSERT_NE(asks, nullptr);
+  EXPECT_EQ(asks->calls, 2 * 2);
+  EXPECT_EQ(asks->bytes, 2 * (4 * 8 + 3 * 64 * 4));
+  EXPECT_EQ(asks->ranks.size(), 4U);
+  ASSERT_NE(answers, nullptr);
+  EXPECT_EQ(answers->calls, 2 * 2);
+  EXPECT_EQ(answers->bytes, 2 * (8 + 64 * 64 * 4));
+  EXPECT_EQ(teacher.passes, 2);
+  EXPECT_EQ(teacher.num_tokens, 128);
+  EXPECT_NE(exchange_of(teacher.traffic, "tp", "all_reduce"), nullptr);
+  EXPECT_EQ(exchange_of(plan.traffic, "tp", "all_reduce"), nullptr);
+  // The student's have the head alone in steps, the teacher's all, half of each matrix that tp cuts.
+  EXPECT_NEAR(static_cast<double>(plan.memory.teacher), 300.0 * 64 * 4, 512);
+  EXPECT_EQ(teacher.memory.teacher, teacher.bytes);
+  EXPECT_LT(teacher.bytes, 4 * nn::count_parameters(*models.teacher).total);
+  EXPECT_GT(teacher.memory.activations, 0);
+  EXPECT_GE(teacher.memory.held, teacher.memory.peak());
+}
+
 TEST(ImaginedRun, RecordedStepsAreOfOneRank) {
   RunConfig config = config_with("");
   const PlannedModels models = models_of(config);

@@ -61,6 +61,23 @@ TEST_F(LayoutSearch, TriesEveryLayoutThatFits) {
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2", "pp2"));
 }
 
+// Whose layout is as the config says it.
+TEST_F(LayoutSearch, SearchesBesideATeacherInALayoutOfItsOwn) {
+  config.teacher.emplace();
+  models.teacher = models.student;
+  config.parallel.teacher_layout = "tp2";
+  std::vector<PlannedLayout> found = search();
+  EXPECT_THAT(layouts(found), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));
+  for (const PlannedLayout& l : found) {
+    EXPECT_EQ(l.plan.teacher_apart->layout, "tp2") << l.layout;
+    EXPECT_GT(l.time.teacher, 0) << l.layout;
+  }
+  config.parallel.teacher_ranks = 4;
+  found = search();
+  EXPECT_THAT(layouts(found), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));
+  for (const PlannedLayout& l : found) EXPECT_EQ(l.plan.teacher_apart->num_ranks, 4) << l.layout;
+}
+
 TEST_F(LayoutSearch, ExpertsNeedNotDivide) {
   models.student.moe.num_experts = 3;
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));

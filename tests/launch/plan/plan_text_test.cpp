@@ -51,6 +51,37 @@ TEST(PlanText, SaysWhyNoLayoutIsThere) {
   EXPECT_THAT(plan_text(plan_on(8, 1)), HasSubstr("the fastest that fit into 8.0 GiB a device:\n"));
 }
 
+TEST(PlanText, SaysWhatATeacherInALayoutOfItsOwnTakes) {
+  Plan plan = plan_on(8, 4);
+  plan.models.teacher = plan.models.student;
+  plan.config.teacher.emplace();
+  plan.config.parallel.teacher_layout = "tp2";
+  const auto plan_again = [&] {
+    plan.rank = plan_rank(plan.config, plan.models, plan.world);
+    plan.time = step_time(plan.config, plan.models, plan.rank, plan.world, *plan.cluster);
+  };
+  plan_again();
+  EXPECT_THAT(plan_text(plan), ::testing::AllOf(HasSubstr("\ndp2 on 2 ranks, the teacher's tp2, memory of a rank:\n"),
+                                                HasSubstr("\nwhat it sends for the teacher in a step:\n"),
+                                                HasSubstr(", the teacher "), Not(HasSubstr("of the teacher, memory"))));
+  nlohmann::json json = plan_json(plan);
+  EXPECT_EQ(json["ranks"], 2);
+  EXPECT_EQ(json["teacher"]["layout"], "tp2");
+  EXPECT_FALSE(json["teacher"].contains("memory"));
+  EXPECT_EQ(json["step"]["teacher"], json["teacher"]["step"]["seconds"]);
+  plan.config.parallel.teacher_ranks = 2;
+  plan_again();
+  EXPECT_THAT(plan_text(plan), ::testing::AllOf(HasSubstr("\ndp2 on 2 ranks, memory of a rank:\n"),
+                                                HasSubstr("\ntp2 on 2 ranks of the teacher, memory of a rank:\n"),
+                                                HasSubstr("\nwhat a rank of the teacher's sends in a step:\n"),
+                                                HasSubstr(" for the teacher, which takes ")));
+  json = plan_json(plan);
+  EXPECT_EQ(json["ranks"], 4);
+  EXPECT_EQ(json["teacher"]["fits"], true);
+  EXPECT_GT(json["teacher"]["memory"]["teacher"], 0);
+  EXPECT_EQ(json["teacher"]["traffic"].size(), plan.rank.teacher_apart->traffic.size());
+}
+
 TEST(PlanText, SaysHowStagesWork) {
   Plan plan = plan_on(8, 4);
   PlannedLayout& layout = plan.layouts.front();

@@ -53,8 +53,18 @@ TEST(PlannedModels, RefuseWhatIsNotPlanned) {
   config.student_init.emplace();
   config.student_init->vocabulary_count = 100;
   EXPECT_THAT(error_of_plan(config), HasSubstr("plan: student_init.vocabulary_count is given, which is not planned"));
-  config = config_with("teacher { source: \"big\" } parallel { teacher_layout: \"tp2\" }");
-  EXPECT_THAT(error_of_plan(config), HasSubstr("plan: parallel.teacher_layout is given, which is not planned"));
+}
+
+TEST(PlannedModels, OfAllRanksTheTeachersAreNotTheStudents) {
+  RunConfig config = config_with("teacher { source: \"big\" } parallel { teacher_layout: \"tp2\" }");
+  EXPECT_EQ(not_planned(config), nullptr);
+  EXPECT_EQ(num_students(config, 2), 2);
+  config.parallel.teacher_ranks = 2;
+  EXPECT_EQ(not_planned(config), nullptr);
+  EXPECT_EQ(num_students(config, 3), 1);
+  EXPECT_EQ(num_planned_ranks(config, {.num_ranks = 1}), 3);
+  EXPECT_THAT(error_of([&] { num_students(config, 2); }),
+              HasSubstr("parallel.teacher_ranks is 2, expected fewer than all 2 ranks"));
 }
 
 // Of what width and depth stands in the cache.

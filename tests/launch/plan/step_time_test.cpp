@@ -50,6 +50,7 @@ class StepTimeTest : public ::testing::Test {
     plan.waited = waited;
     plan.pipeline = pipeline;
     plan.stage = 1;
+    plan.teacher_apart = teacher_apart;
     return step_time(c, {.student = c.model->architecture, .teacher = teacher, .tokens = 100}, plan, world, cluster);
   }
   /// Two, that cost as much each.
@@ -71,6 +72,7 @@ class StepTimeTest : public ::testing::Test {
   double optimizer_flops = 0;
   std::int64_t optimizer_host = 0, teacher_host = 0;
   std::optional<nn::ModelConfig> teacher;
+  std::optional<TeacherPlan> teacher_apart;
   PlannedWorld world{.num_ranks = 4};
 };
 
@@ -287,6 +289,57 @@ TEST_F(StepTimeTest, WhatHidesOthersHidesNothingElse) {
   const parallel::ExchangeCount keys{"cp", "all_to_all", {0, 1, 2, 3}, 1, 1'000'000'000},
       sums{"dp gradients", "all_reduce", {0, 1}, 1000, 1'000'000'000};
   EXPECT_NEAR(time({keys, sums}, c).exposed - time({keys}, c).exposed, 2, 1e-9);
+}
+
+// Half of four layers, of 16 tokens: four matrices of 8 x 8, three of 8 x 16 and two norms each, the last norm, and
+// attention as above. Of four passes through two stages each waits for one. Its head is beside the student's.
+TEST_F(StepTimeTest, ATeacherOverTheSameRanksRunsInFront) {
+  RunConfig c = config();
+  const StepTime without = time({}, c);
+  teacher = c.model->architecture;
+  teacher->num_layers = 4;
+  c.parallel.teacher_layout = "pp2dp2";
+  teacher_apart = TeacherPlan{.layout = "pp2dp2", .passes = 4, .num_tokens = 16, .num_stages = 2, .share = 0.5};
+  const double products = 0.5 * 16 * (2 * (4 * (4 * 64 + 3 * 128 + 2 * 8) + 8) + 4 * 2.5 * 8 * 2 * 2) / 1e9;
+  const StepTime apart = time({}, c);
+  EXPECT_NEAR(apart.flops - without.flops, 16 * 2 * 800, 1e-6);
+  EXPECT_NEAR(apart.teacher, products * 5 / 4, 1e-15);
+  EXPECT_NEAR(apart.seconds() - without.seconds(), products * 5 / 4 + 16 * 2 * 800 / 1e9, 1e-12);
+  // Its weights are read in each pass, its tensors three times; tp divides its products, of whose tokens all read.
+  teacher_apart->bytes = 1000;
+  teacher_apart->given_bytes = 5000;
+  EXPECT_NEAR(time({}, c).teacher, (products + 4 * 1000 / 1e9 + 3 * 5000 / 1e9) * 5 / 4, 1e-15);
+  teacher_apart = TeacherPlan{.layout = "tp2", .passes = 4, .num_tokens = 32, .share = 0.5};
+  EXPECT_NEAR(time({}, c).teacher, products, 1e-15);
+  // What it sends is waited for, on its links.
+  teacher_apart->traffic = {{"tp", "all_reduce", {0, 1}, 1, 1'000'000},
+                            {"teacher", "all_to_all", {0, 2}, 1, 1'000'000}};
+  const StepTime sends = time({}, c);
+  EXPECT_NEAR(sends.of_teacher.exposed, 0.001 + 0.001 + 0.002 + 0.01, 1e-12);
+  EXPECT_NEAR(sends.teacher, products + sends.of_teacher.exposed, 1e-12);
+  EXPECT_TRUE(sends.of_teacher.by_traffic.at(1).between_nodes);
+  EXPECT_EQ(sends.exposed, 0);
+}
+
+// It is at the next step's text while the student is at this one's, and of ranks that are paid for too.
+TEST_F(StepTimeTest, ATeacherOnRanksOfItsOwnIsWaitedForWhereItTakesLonger) {
+  RunConfig c = config();
+  teacher = c.model->architecture;
+  c.parallel.teacher_ranks = 2;
+  teacher_apart = TeacherPlan{.layout = "dp2", .num_ranks = 2, .passes = 1, .num_tokens = 16};
+  const parallel::ExchangeCount asks{"world", "send", {0, 1, 2, 3, 4, 5}, 2, 1'000'000'000};
+  const StepTime fast = time({asks}, c);
+  EXPECT_EQ(fast.teacher, 0);
+  EXPECT_EQ(fast.exposed, 0);
+  EXPECT_GT(fast.of_teacher.seconds, 0);
+  teacher_apart->bytes = 1'000'000'000;
+  const StepTime slow = time({asks}, c);
+  EXPECT_GT(slow.of_teacher.seconds, 1);
+  EXPECT_DOUBLE_EQ(slow.seconds(), slow.of_teacher.seconds);
+  EXPECT_NEAR(slow.seconds() - slow.teacher, fast.seconds(), 1e-12);
+  StepTime one;
+  one.products = 36;
+  EXPECT_DOUBLE_EQ(run_figures(c, one, world, slow_cluster()).kwh, 1.5 * (6 * 100 + 3 * 50) / 1000);
 }
 
 // Within a machine the cores that compute add up what they sum; between machines a wire carries it.

@@ -175,13 +175,31 @@ TEST(PipelineWithoutHead, IsDealtByLayersAlone) {
   EXPECT_THAT(counts(pipeline_of(config_of(), wide_head, 2)), ElementsAre(5, 1));  // every stage has a layer
 }
 
-TEST(CheckTeacherStages, AreNoMoreThanItsLayers) {
+TEST(CheckTeacherCut, StagesAreNoMoreThanItsLayers) {
   RunConfig config = config_of();
-  check_teacher_stages(config, model_of(1));
+  check_teacher_cut(config, model_of(1), 6);
   config.parallel.teacher_layout = "pp3tp2";
-  check_teacher_stages(config, model_of(3));
-  EXPECT_THAT(error_of([&] { check_teacher_stages(config, model_of(2)); }),
-              HasSubstr("parallel.teacher_layout is pp3tp2: 3 stages, expected at most the teacher's 2 layers"));
+  check_teacher_cut(config, model_of(3), 6);
+  EXPECT_THAT(error_of([&] { check_teacher_cut(config, model_of(2), 6); }),
+              HasSubstr("parallel.teacher_layout is pp3tp2: 3 stages, expected at most the teacher's 2 layers; 6 ranks "
+                        "can be tp2"));
+}
+
+// Of one group single heads are dealt, of several whole groups.
+TEST(CheckTeacherCut, TensorsAreNoMoreThanItsHeads) {
+  RunConfig config = config_of();
+  config.parallel.teacher_layout = "pp2tp4";
+  nn::ModelConfig teacher = model_of(2);
+  check_teacher_cut(config, teacher, 8);
+  teacher.mamba.num_heads = 4;
+  check_teacher_cut(config, teacher, 8);
+  teacher.mamba.num_groups = 2;
+  const std::string message =
+      "parallel.teacher_layout is pp2tp4: the teacher's Mamba-2 layers are cut over 4 ranks (tp), expected at most 2, "
+      "their groups of heads; ";
+  EXPECT_THAT(error_of([&] { check_teacher_cut(config, teacher, 8); }), HasSubstr(message + "8 ranks can be tp2pp2"));
+  config.parallel.teacher_ranks = 16;
+  EXPECT_THAT(error_of([&] { check_teacher_cut(config, teacher, 8); }), HasSubstr(message + "16 ranks can be tp2pp2"));
 }
 
 /// Each is a layer, 2 (2 4 4) of what reads the stream and an embedding, and a head: 512 forward, as 1.4 layers.

@@ -31,13 +31,29 @@ struct Case {
 TEST(TeacherRanks, TeachAsBesideTheStudent) {
   const GoldenModel golden("matching.h5");
   const testing::MatchedSteps expected = testing::matched_steps_of_one_rank();
-  for (const Case& c :
-       {Case{"dp1", 1, "dp1", 1}, Case{"dp1", 1, "tp2", 2}, Case{"dp2", 2, "dp1", 1, 2}, Case{"dp3", 3, "dp2", 2},
-        Case{"tp2", 2, "dp1", 1, 3}, Case{"dp1", 1, "dp2", 2}, Case{"tp2ep2", 4, "tp2", 4}, Case{"ep2", 2, "tp3", 3},
-        Case{"tp3", 3, "tp2", 2}, Case{"dp3", 3, "ep2", 2, 2, true}, Case{"dp1", 1, "ep4", 4, 1, true},
-        Case{"dp1", 1, "pp2", 2, 3}, Case{"dp2", 2, "pp3", 3, 2}, Case{"tp2", 2, "pp2tp2", 4},
-        Case{"dp1", 1, "pp2ep2", 4, 2, true}, Case{"cp2", 2, "dp1", 1, 2}, Case{"cp2tp2", 4, "dp2tp2", 4},
-        Case{"cp3", 3, "pp2", 2}})
+  for (const Case& c : {Case{"dp1", 1, "dp1", 1},
+                        Case{"dp1", 1, "tp2", 2},
+                        Case{"dp2", 2, "dp1", 1, 2},
+                        Case{"dp3", 3, "dp2", 2},
+                        Case{"tp2", 2, "dp1", 1, 3},
+                        Case{"dp1", 1, "dp2", 2},
+                        Case{"tp2ep2", 4, "tp2", 4},
+                        Case{"ep2", 2, "tp3", 3},
+                        Case{"tp3", 3, "tp2", 2},
+                        Case{"dp3", 3, "ep2", 2, 2, true},
+                        Case{"dp1", 1, "ep4", 4, 1, true},
+                        Case{"dp1", 1, "pp2", 2, 3},
+                        Case{"dp2", 2, "pp3", 3, 2},
+                        Case{"tp2", 2, "pp2tp2", 4},
+                        Case{"dp1", 1, "pp2ep2", 4, 2, true},
+                        Case{"cp2", 2, "dp1", 1, 2},
+                        Case{"cp2tp2", 4, "dp2tp2", 4},
+                        Case{"cp3", 3, "pp2", 2},
+                        Case{"dp1", 1, "cp2", 2},
+                        Case{"cp2", 2, "cp3", 3, 2},
+                        Case{"dp3", 3, "cp2tp2", 4},
+                        Case{"tp2", 2, "pp2cp2", 4, 2},
+                        Case{"cp2tp2", 4, "cp2ep4", 4, 1, true}})
     for (const bool asks_ahead : {false, true}) {
       SCOPED_TRACE(fmt::format("{} taught by {}, {}", c.student, c.teacher, asks_ahead));
       testing::run_ranks(c.student_ranks + c.teacher_ranks, [&](testing::RankWorld& world) {
@@ -55,7 +71,7 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
           launch::LoadedTeacher teacher;
           teacher.model = std::move(model);
           teacher.fingerprint = fingerprint;
-          return launch::answer_with(rank, ranks, teacher);
+          return launch::answer_with(rank, ranks, teacher, golden.samples().sequence_length);
         }
         {
           launch::RemoteTeacher remote(
@@ -85,7 +101,7 @@ TEST(TeacherRanks, OfAStudentInStagesTheLastOneAsks) {
     if (!ranks.takes_answers()) return;
     const int replica = (world.rank - 6) / 2 % 2;
     EXPECT_EQ(ranks.replica(), (std::vector{12 + 2 * replica, 13 + 2 * replica}));
-    EXPECT_EQ(ranks.answerer(), 12 + 2 * replica + world.rank % 2);
+    EXPECT_THAT(ranks.answerers(), ::testing::ElementsAre(12 + 2 * replica + world.rank % 2));
   });
 }
 
@@ -112,7 +128,31 @@ TEST(TeacherRanks, OfATeacherInStagesTheLastOneAnswers) {
     EXPECT_EQ(ranks.place_of(world.rank).size, 2);
     const int first = 8 + world.rank / 4 * 2;
     EXPECT_THAT(ranks.replica(), ::testing::ElementsAre(first, first + 1, first + 4, first + 5));
-    EXPECT_EQ(ranks.answerer(), first + 4 + world.rank % 2);
+    EXPECT_THAT(ranks.answerers(), ::testing::ElementsAre(first + 4 + world.rank % 2));
+  });
+}
+
+// Of two replicas of two parts of each sequence and two ranks along tp the one is asked by the first and the third of
+// three ranks, which have whole sequences and are answered with the one part and the other.
+TEST(TeacherRanks, OfATeacherWhoseSequencesAreCutEachPartAnswers) {
+  testing::run_ranks(11, [](testing::RankWorld& world) {
+    const launch::TeacherRanks ranks(world.comm, 8, parallel::parse_layout("dp3"), parallel::parse_layout("dp2cp2tp2"));
+    for (int r = 0; r < 11; ++r) {
+      EXPECT_EQ(ranks.place_of(r).size, r < 3 ? 1 : 2);
+      EXPECT_EQ(ranks.place_of(r).rank, r < 3 ? 0 : (r - 3) / 2 % 2);
+    }
+    EXPECT_EQ(ranks.num_replicas(), 2);
+    if (ranks.is_teacher()) {
+      EXPECT_EQ(ranks.replica_number(), (world.rank - 3) / 4);
+      if ((world.rank - 3) % 2 == 0)
+        EXPECT_THAT(ranks.answered_ranks(2), ::testing::ElementsAre(2));
+      else
+        EXPECT_THAT(ranks.answered_ranks(2), ::testing::IsEmpty());
+      return;
+    }
+    const int first = world.rank == 1 ? 7 : 3;
+    EXPECT_THAT(ranks.replica(), ::testing::ElementsAre(first, first + 1, first + 2, first + 3));
+    EXPECT_THAT(ranks.answerers(), ::testing::ElementsAre(first, first + 2));
   });
 }
 
@@ -131,7 +171,7 @@ void beside_teacher(const std::string& theirs, const std::function<void(launch::
           teacher.model = std::make_unique<nn::Transformer>(golden.config("/teacher"), rank.frozen_copy(DType::F64));
           teacher.model->load(golden.parameters("/teacher/parameters"));
           teacher.fingerprint = theirs;
-          return launch::answer_with(rank, ranks, teacher);
+          return launch::answer_with(rank, ranks, teacher, golden.samples().sequence_length);
         }
         {
           launch::RemoteTeacher remote(ranks, rank.memory(),

@@ -53,6 +53,21 @@ TEST(AutomaticLayouts, AreTakenSaidAndKept) {
   EXPECT_EQ(resolved(folder, "run").parallel.layout, config.parallel.layout);
 }
 
+// Of three ranks one is the teacher's, whatever the two of the student are cut by.
+TEST(AutomaticLayouts, AreTheStudentsBesideATeacherOnARankOfItsOwn) {
+  const RunFolder folder("automatic_teacher");
+  folder.succeed("train tiny.textproto --steps 1 --out teacher --set train.threads=1 --set train.device=CPU");
+  const std::string said =
+      folder.succeed(std::string("distill tiny.textproto --steps 1 --out run --set teacher.source=teacher --set "
+                                 "parallel.teacher_ranks=1") +
+                         quick,
+                     3);
+  EXPECT_THAT(said, HasSubstr("parallel.layout auto: " + resolved(folder, "run").parallel.layout));
+  const auto start = nlohmann::json::parse(folder.read("run/start.json"))["starts"][0];
+  EXPECT_EQ(start["ranks"], 3);
+  EXPECT_EQ(start["teacher_ranks"], 1);
+}
+
 TEST(AutomaticLayouts, AreRefusedInOneLine) {
   const RunFolder folder("automatic_refused");
   for (const auto& [command, says] : {

@@ -15,6 +15,8 @@
 #include "launch/run/run_state.h"
 #include "launch/run/run_steps.h"
 #include "launch/run/session.h"
+#include "launch/run/stop_flag.h"
+#include "launch/run/teacher_service.h"
 #include "tests/support/run_limbeck.h"
 #include "tests/support/thread_ranks.h"
 
@@ -37,35 +39,48 @@ train { steps: 8 eval_tokens: 192 threads: 1 device: CPU }
 parallel { bucket_mib: 0.25 }
 )";
 
-/// Of one rank, of its third step.
+/// Of one rank, of its third step, and of ranks that have the teacher alone.
 struct Measured {
   std::int64_t start = 0;         // the most before the first
   core::MemoryStatistics memory;  // the peak is the step's
   std::vector<ExchangeCount> traffic;
 };
+struct OfTeacher {
+  std::vector<std::int64_t> peaks;      // by rank of the world
+  std::vector<ExchangeCount> answered;  // of the last stage's first, in all
+};
 
-Measured measured(const RunConfig& config, int ranks, int ranks_a_node, int watched) {
+Measured measured(const RunConfig& config, int ranks, int ranks_a_node, int watched, OfTeacher& of_teacher) {
   Measured result;
+  of_teacher.peaks.resize(static_cast<std::size_t>(ranks));
   const auto run = [&](testing::RankWorld& world) {
     const launch::Log log = launch::make_log(1);
     const auto traffic = std::make_shared<parallel::TrafficLog>();
-    launch::Rank rank(parallel::counted(world.comm, traffic), config.parallel.layout, 1,
-                      config.parallel.sequence_parallel, nullptr, launch::expert_exchange_of(config.parallel));
-    launch::Session session(rank, config, log);
-    launch::RunSteps steps(session, log);
-    session.start_student();
-    steps.find_matches(session.start.layers);
-    steps.begin();
-    const std::int64_t start = rank.memory()->statistics().peak_bytes;
-    for (int i = 0; i < 2; ++i) steps.step();
-    launch::StateCopy copy(rank.host_memory());
-    if (launch::saves_beside_steps(config.train)) copy.take(steps.state());
-    rank.memory()->reset_peak();
-    traffic->forget();
-    steps.step();
-    if (world.rank == watched) result = {start, rank.memory()->statistics(), traffic->entries()};
+    const auto train = [&](launch::Rank& rank) {
+      launch::Session session(rank, config, log);
+      launch::RunSteps steps(session, log);
+      session.start_student();
+      steps.find_matches(session.start.layers);
+      steps.begin();
+      const std::int64_t start = rank.memory()->statistics().peak_bytes;
+      session.prepare_teacher(/*is_asked=*/false, log);
+      for (int i = 0; i < 2; ++i) steps.step();
+      launch::StateCopy copy(rank.host_memory());
+      if (launch::saves_beside_steps(config.train)) copy.take(steps.state());
+      rank.memory()->reset_peak();
+      traffic->forget();
+      steps.step();
+      if (world.rank == watched) result = {start, rank.memory()->statistics(), traffic->entries()};
+    };
+    const auto serve = [&](launch::Rank& rank, const launch::TeacherRanks& sides) {
+      launch::serve_teacher(rank, config, sides, log);
+      of_teacher.peaks[static_cast<std::size_t>(world.rank)] = rank.memory()->statistics().peak_bytes;
+      if (rank.is_last_stage() && rank.mesh().stage().rank() == 0) of_teacher.answered = traffic->entries();
+    };
+    launch::in_world(parallel::counted(world.comm, traffic), config, train, serve);
   };
   testing::run_ranks(ranks, run, std::chrono::seconds(60), ranks_a_node);
+  launch::restore_stop_signals();  // which the teacher's ranks catch
   return result;
 }
 
@@ -105,17 +120,37 @@ class PlannedRun : public ::testing::TestWithParam<Case> {
 };
 std::unique_ptr<RunFolder> PlannedRun::folder_;
 
+/// To three steps' questions, the next one's, which is asked ahead, and to what the teacher is called. How many streams
+/// lie between stages is a matter of time.
+void expect_answers(const launch::TeacherPlan& plan, const OfTeacher& run) {
+  const auto peak = static_cast<double>(std::ranges::max(run.peaks));
+  if (plan.num_stages == 1) {
+    EXPECT_NEAR(static_cast<double>(plan.memory.peak()), peak, 0.1 * peak);
+  }
+  constexpr std::int64_t steps = 3 + 1;
+  const auto answers = [](const std::vector<ExchangeCount>& traffic) {
+    const auto at = std::ranges::find_if(
+        traffic, [](const ExchangeCount& t) { return t.group == "world" && t.operation == "send"; });
+    return at == traffic.end() ? ExchangeCount() : *at;
+  };
+  const ExchangeCount planned = answers(plan.traffic), sent = answers(run.answered);
+  EXPECT_GT(planned.calls, 0);
+  const std::int64_t names = sent.calls - steps * planned.calls;
+  EXPECT_GT(names, 0);
+  EXPECT_EQ(sent.bytes, steps * planned.bytes + names * launch::teacher_fingerprint_length);
+}
+
 TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   const Case& tested = GetParam();
   const RunConfig config = config_of(tested);
   const launch::PlannedModels models = launch::planned_models(config, launch::make_log(1));
   const auto planned_of = [&](const RunConfig& of) {
-    return launch::plan_rank(of, models, {.num_ranks = tested.ranks, .ranks_a_node = tested.ranks_a_node});
+    return launch::plan_rank(
+        of, models, {.num_ranks = launch::num_students(of, tested.ranks), .ranks_a_node = tested.ranks_a_node});
   };
   const launch::RankPlan plan = planned_of(config);
-  const int stages = std::max(plan.pipeline.schedule.num_stages(), 1);
-  const Measured run =
-      measured(config, tested.ranks, tested.ranks_a_node, (plan.stage + 1) * tested.ranks / stages - 1);
+  OfTeacher of_teacher;
+  const Measured run = measured(config, tested.ranks, tested.ranks_a_node, plan.rank, of_teacher);
 
   const auto kept = static_cast<double>(run.memory.used_bytes), peak = static_cast<double>(run.memory.peak_bytes);
   EXPECT_NEAR(static_cast<double>(plan.memory.kept()), kept, 0.02 * kept);
@@ -129,8 +164,16 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
 
   // Who gets a token is the routers' choice; all else is sent byte for byte.
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> planned, sent;
-  for (const ExchangeCount& t : plan.traffic) planned[t.group + " " + t.operation] = {t.calls, t.bytes};
-  for (const ExchangeCount& t : run.traffic) sent[t.group + " " + t.operation] = {t.calls, t.bytes};
+  const auto count = [](auto& counts, const std::vector<ExchangeCount>& traffic) {
+    for (const ExchangeCount& t : traffic) {
+      auto& [calls, bytes] = counts[t.group + " " + t.operation];
+      calls += t.calls;
+      bytes += t.bytes;
+    }
+  };
+  count(planned, plan.traffic);
+  count(sent, run.traffic);
+  if (plan.teacher_apart && config.parallel.teacher_ranks == 0) count(planned, plan.teacher_apart->traffic);
   EXPECT_EQ(planned.contains("experts inside all_to_all"),
             tested.ranks_a_node > 0 || config.parallel.expert_exchange == launch::ExpertExchange::TwoLevel);
   for (const char* group : {"experts all_to_all", "experts inside all_to_all"}) {
@@ -149,6 +192,7 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   EXPECT_EQ(planned, sent);
   // Of states, which is waited for: all_to_all along cp is taken to run beside attention.
   EXPECT_EQ(planned.contains("cp all_gather"), models.student.num_mamba_layers() > 0);
+  if (config.parallel.teacher_ranks > 0) expect_answers(*plan.teacher_apart, of_teacher);
   if (tested.tensor_shares > 0) {
     EXPECT_EQ(planned["tp reduce_scatter"].first, tested.tensor_shares);
     EXPECT_EQ(planned["tp all_gather"].first, tested.tensor_gathers);
@@ -245,7 +289,22 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"StagesOfAdapters",
              2,
              {"parallel.layout=pp2", "batch.micro_batches=2", "model.source=TEACHER", "adapters.rank=4"}},
-        Case{"StagesBesideATeacher", 2, {"parallel.layout=pp2", "batch.micro_batches=4", "teacher.source=TEACHER"}}),
+        Case{"StagesBesideATeacher", 2, {"parallel.layout=pp2", "batch.micro_batches=4", "teacher.source=TEACHER"}},
+        Case{"ATeachersTensorsOverAll",
+             2,
+             {"parallel.layout=dp2", "teacher.source=TEACHER", "parallel.teacher_layout=tp2", "batch.micro_batches=2"}},
+        Case{"ATeachersStagesOverAll",
+             4,
+             {"parallel.layout=pp2", "teacher.source=TEACHER", "parallel.teacher_layout=pp2cp2",
+              "batch.micro_batches=2", "objective.hidden_states.weight=1"}},
+        Case{"ATeacherOnItsOwnRanks",
+             4,
+             {"parallel.layout=dp2", "teacher.source=TEACHER", "parallel.teacher_ranks=2",
+              "parallel.teacher_layout=cp2", "objective.hidden_states.weight=1"}},
+        Case{"ATeachersStagesOnTheirOwn",
+             3,
+             {"parallel.layout=dp1", "teacher.source=TEACHER", "parallel.teacher_ranks=2",
+              "parallel.teacher_layout=pp2", "batch.micro_batches=2", "objective.hidden_states.weight=1"}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 /// What the log of a run says of an epoch, sequences.
