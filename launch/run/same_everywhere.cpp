@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <sstream>
 
 #include "core/exchanges_of.h"
@@ -33,6 +34,21 @@ std::string value_of(const std::string& line) {
 }
 
 std::string name_of(const std::string& line) { return line.substr(0, std::min(line.find(": "), line.find(" {"))); }
+
+/// Collective: that of one rank, on all. A sum to which the others add zeros.
+std::string text_of_rank(core::Comm& world, int rank, const std::string& mine) {
+  const auto memory = core::Memory::cpu(1);
+  const bool is_mine = world.rank() == rank;
+  const std::int64_t told = is_mine ? std::ssize(mine) : 0;
+  Tensor length = Tensor::from<std::int64_t>(memory, {1}, std::span(&told, 1));
+  world.all_reduce(length, core::Reduce::Sum);
+  const auto size = static_cast<std::size_t>(core::host_values<std::int64_t>(length)[0]);
+  std::vector<std::int64_t> words(size / sizeof(std::int64_t) + 1);
+  if (is_mine) std::memcpy(words.data(), mine.data(), size);
+  Tensor sum = Tensor::from<std::int64_t>(memory, {std::ssize(words)}, words);
+  world.all_reduce(sum, core::Reduce::Sum);
+  return {reinterpret_cast<const char*>(sum.host<std::int64_t>()), size};
+}
 
 }  // namespace
 
@@ -84,9 +100,9 @@ void check_same_everywhere(core::Comm& world, const std::string& text) {
   const std::vector<std::int64_t> all = core::host_values<std::int64_t>(hashes);
   const auto other = std::find_if(all.begin(), all.end(), [&](auto h) { return h != all[0]; });
   if (other == all.end()) return;
-  const std::vector<std::string> texts = gather_strings(world, text);
-  const auto rank = static_cast<std::size_t>(other - all.begin());
-  core::fail_usage("{}, expected the same on all ranks", first_difference(texts[0], texts[rank], rank));
+  const auto rank = static_cast<int>(other - all.begin());  // whose text goes round, beside the first one's
+  const std::string first = text_of_rank(world, 0, text), its = text_of_rank(world, rank, text);
+  core::fail_usage("{}, expected the same on all ranks", first_difference(first, its, static_cast<std::size_t>(rank)));
 }
 
 std::string run_identity(const RunConfig& config, const std::string& command) {

@@ -2,6 +2,11 @@
 
 #include <gmock/gmock.h>
 
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "parallel/comm/counted_comm.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -39,6 +44,19 @@ TEST(CheckSameEverywhere, EveryRankThrowsTheSame) {
       check_same_everywhere(*world.comm, world.rank == 1 ? "train {\n  seed: 9\n}\n" : "train {\n  seed: 1\n}\n");
     });
     EXPECT_EQ(error, "train.seed is 9 on rank 1 and 1 on rank 0, expected the same on all ranks");
+  });
+}
+
+// The first one's and that of one that differs; eight would be 7 KiB of each rank.
+TEST(CheckSameEverywhere, TwoTextsAreExchanged) {
+  testing::run_ranks(8, [](testing::RankWorld& world) {
+    const auto sent = std::make_shared<parallel::TrafficLog>();
+    const auto comm = parallel::counted(world.comm, sent);
+    const std::string text = "prompt: " + std::string(1 << 10, world.rank < 5 ? 'a' : 'b') + "\n";
+    EXPECT_THAT(testing::error_of([&] { check_same_everywhere(*comm, text); }), HasSubstr("b... on rank 5"));
+    std::int64_t bytes = 0;
+    for (const parallel::ExchangeCount& exchange : sent->entries()) bytes += exchange.bytes;
+    EXPECT_LT(bytes, 5 << 10);
   });
 }
 
