@@ -49,11 +49,12 @@ PlannedModels planned_models(const RunConfig& config, const Log& log, const char
     tokenizer = open_tokenizer(found.data.tokenizer, log);
   }
   PlannedModels models{.student = {}, .tokens = tokenizer->vocabulary_size(), .tokenizer = tokenizer};
-  const bool has_other_rows =
-      teacher.reader &&
-      matched_rows(teacher, *tokenizer, "data.tokenizer is another tokenizer than the teacher's", log);
+  std::optional<nn::TokenRows> rows;
+  if (teacher.reader)
+    rows = matched_rows(teacher, *tokenizer, "data.tokenizer is another tokenizer than the teacher's", log);
+  check_teacher_rows(config, rows);
   models.student = student_architecture(config, student, teacher,
-                                        teacher.reader && !has_other_rows ? teacher.config.vocabulary : models.tokens);
+                                        teacher.reader && !rows ? teacher.config.vocabulary : models.tokens);
   nn::validate(models.student, "model");
   check_reads(config, models.tokens, models.student, teacher.reader ? &teacher.config : nullptr);
   if (teacher.reader && config.teacher->cache.empty()) {

@@ -26,4 +26,10 @@ std::optional<nn::TokenRows> matched_rows(const ModelSource& teacher, const data
   return nn::TokenRows{.rows = std::move(match.ids), .pieces = std::move(match.pieces)};
 }
 
+void check_teacher_rows(const RunConfig& config, const std::optional<nn::TokenRows>& rows) {
+  if (config.parallel.teacher_ranks > 0 && rows)
+    core::fail_usage("parallel.teacher_ranks is {}, expected 0: data.tokenizer has other ids than {}",
+                     config.parallel.teacher_ranks, config.teacher->source);
+}
+
 }  // namespace limbeck::launch

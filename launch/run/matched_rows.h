@@ -10,6 +10,7 @@
 
 #include "core/nn/student/vocabulary_rows.h"
 #include "data/tokenizers/tokenizer.h"
+#include "launch/config/config.h"
 #include "launch/console/log.h"
 #include "launch/run/model_source.h"
 
@@ -19,5 +20,9 @@ namespace limbeck::launch {
 /// the teacher lacks; throws a UsageError that begins with `what` where the two do not cut text alike.
 std::optional<nn::TokenRows> matched_rows(const ModelSource& teacher, const data::Tokenizer& text,
                                           const std::string& what, const Log& log);
+
+/// Throws a UsageError where a teacher that the config gives ranks of its own, which read the ids that they are asked,
+/// has these rows.
+void check_teacher_rows(const RunConfig& config, const std::optional<nn::TokenRows>& rows);
 
 }  // namespace limbeck::launch

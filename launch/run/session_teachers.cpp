@@ -6,6 +6,7 @@
 #include "core/counted.h"
 #include "core/random.h"
 #include "launch/config/teacher_shares.h"
+#include "launch/run/matched_rows.h"
 #include "launch/run/run_models.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/session.h"
@@ -18,9 +19,7 @@ namespace limbeck::launch {
 using core::fail_usage;
 
 void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
-  if (rank.teacher_ranks() != nullptr && teacher_rows_)
-    fail_usage("parallel.teacher_ranks is {}, expected 0: data.tokenizer has other ids than {}",
-               config.parallel.teacher_ranks, config.teacher->source);
+  check_teacher_rows(config, teacher_rows_);
   teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
   const nn::ModelOptions options = beside_head(rank, teacher_options(rank, config.precision));
   const bool is_asked =

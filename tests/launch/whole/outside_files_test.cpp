@@ -426,6 +426,9 @@ TEST_F(OutsideFiles, ATeacherOfOtherIdsIsMatchedByTheTextOfTokens) {
     // The student's own cross-entropy is over all of its tokens, the new one too.
     EXPECT_GT(step["ce"].get<double>(), step["teacher_ce"].get<double>() + 1e-4);
   }
+  // Ranks of a teacher's own would read the text's ids as theirs.
+  EXPECT_THAT(fail_with(2, "plan pair.textproto --ranks 2 --set data.tokenizer=model --set parallel.teacher_ranks=1"),
+              HasSubstr("parallel.teacher_ranks is 1, expected 0: data.tokenizer has other ids than hf"));
   // Figures of a text too.
   const auto figures = nlohmann::json::parse(
       run_shell(folder_.command("eval student --text text --teacher hf --json") + " 2>/dev/null").output);
