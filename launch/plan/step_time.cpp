@@ -227,13 +227,13 @@ bool is_of_gradients(const parallel::ExchangeCount& traffic) {
 
 namespace {
 
-/// Of all calls, over the link of their ranks.
+/// Of all calls, over the link of their ranks. What is sent goes to one of them.
 ExchangeTime on_link(const parallel::ExchangeCount& traffic, const Cluster& cluster) {
   const ClusterLink& link = cluster.link_of(traffic.ranks);
-  const double seconds_a_call =
-                   link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(traffic.ranks.size()))),
+  const double rounds =
+                   traffic.operation == "send" ? 1 : std::ceil(std::log2(static_cast<double>(traffic.ranks.size()))),
                bytes = static_cast<double>(traffic.bytes);
-  return {.seconds = static_cast<double>(traffic.calls) * seconds_a_call +
+  return {.seconds = static_cast<double>(traffic.calls) * rounds * link.latency_us * 1e-6 +
                      (link.gb_s > 0 ? bytes / (link.gb_s * 1e9) : 0),
           .between_nodes = &link == &cluster.between};
 }
@@ -247,7 +247,8 @@ double waited_seconds(const parallel::ExchangeCount& traffic, const RankPlan& pl
 }
 
 /// Its stages run its passes one behind the other, each as long as the one with most layers takes; what is sent is
-/// waited for, but for answers, which leave beside the next pass, and keys that go round beside attention.
+/// waited for, but for answers, which leave beside the next pass, and keys that go round beside attention. The next
+/// answer waits until that before it has left: so no step is shorter than all of them take.
 TeacherTime time_of(const TeacherPlan& plan, const RunConfig& config, const PlannedModels& models,
                     const PlannedWorld& world, const Cluster& cluster) {
   const nn::ModelConfig& teacher = *models.teacher;
@@ -266,11 +267,13 @@ TeacherTime time_of(const TeacherPlan& plan, const RunConfig& config, const Plan
       uses_of_a_tensor * static_cast<double>(plan.given_bytes) / cluster.kernel_rate() +
       passes * static_cast<double>(plan.bytes + plan.host) / (cluster.memory_gb_s * 1e9);
   TeacherTime time;
+  double answers = 0;
   for (const parallel::ExchangeCount& t : plan.traffic) {
     ExchangeTime& exchange = time.by_traffic.emplace_back(on_link(t, cluster));
     const bool by_cores = !cluster.is_gpu && !exchange.between_nodes;
     exchange.is_hidden = is_of_teacher(t) || (is_of_ring(t) && !by_cores);
     const auto ranks = static_cast<double>(t.ranks.size());
+    if (is_of_teacher(t)) answers += exchange.seconds;
     if (is_of_ring(t) && !by_cores)
       time.exposed += exchange.seconds - std::min(exchange.seconds, attention * (ranks - 1) / ranks);
     else if (!exchange.is_hidden)
@@ -280,6 +283,9 @@ TeacherTime time_of(const TeacherPlan& plan, const RunConfig& config, const Plan
   if (plan.host > 0)
     time.seconds +=
         copies_of(plan.host, plan.share * static_cast<double>(teacher.num_layers), passes, products, cluster).exposed;
+  const double waited = std::max(answers - time.seconds, 0.0);
+  time.exposed += waited;
+  time.seconds += waited;
   return time;
 }
 
@@ -341,6 +347,7 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   time.of_teacher = time_of(*plan.teacher_apart, config, models, world, cluster);
   const bool has_ranks = config.parallel.teacher_ranks > 0;
   time.teacher = has_ranks ? std::max(time.of_teacher.seconds - time.seconds(), 0.0) : time.of_teacher.seconds;
+  time.of_teacher.is_beside = has_ranks;
   return time;
 }
 

@@ -6,6 +6,7 @@
 //     time.seconds();
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "launch/plan/cluster.h"
@@ -24,6 +25,7 @@ struct ExchangeTime {
 struct TeacherTime {
   double seconds = 0;                         // on its ranks, with what waits there for other stages
   double exposed = 0;                         // of its exchanges, among these
+  bool is_beside = false;                     // the student's steps, on ranks of its own
   std::vector<ExchangeTime> by_traffic = {};  // as its plan's
 };
 
@@ -44,7 +46,10 @@ struct StepTime {
   std::vector<ExchangeTime> by_traffic = {};  // as plan.traffic
   TeacherTime of_teacher = {};                // of one in a layout of its own
 
-  double seconds() const { return products + memory + exposed + bus + waits + teacher; }
+  double seconds() const {
+    const double own = products + memory + exposed + bus + waits;
+    return of_teacher.is_beside ? std::max(own, of_teacher.seconds) : own + teacher;
+  }
 };
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,

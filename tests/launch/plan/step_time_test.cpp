@@ -337,6 +337,15 @@ TEST_F(StepTimeTest, ATeacherOnRanksOfItsOwnIsWaitedForWhereItTakesLonger) {
   EXPECT_GT(slow.of_teacher.seconds, 1);
   EXPECT_DOUBLE_EQ(slow.seconds(), slow.of_teacher.seconds);
   EXPECT_NEAR(slow.seconds() - slow.teacher, fast.seconds(), 1e-12);
+  // Answers leave beside its passes, each once that before it has: 2 ms and 10 ns a byte between nodes.
+  teacher_apart->traffic = {{"world", "send", {0, 1, 2, 3, 4, 5}, 2, 1'000'000}};
+  EXPECT_EQ(time({asks}, c).of_teacher.seconds, slow.of_teacher.seconds);
+  EXPECT_EQ(time({asks}, c).of_teacher.exposed, 0);
+  teacher_apart->traffic[0].bytes = 1'000'000'000;
+  const StepTime long_answers = time({asks}, c);
+  EXPECT_NEAR(long_answers.of_teacher.seconds, 2 * 0.002 + 10, 1e-9);
+  EXPECT_NEAR(long_answers.of_teacher.exposed, 2 * 0.002 + 10 - slow.of_teacher.seconds, 1e-9);
+  EXPECT_TRUE(long_answers.of_teacher.by_traffic[0].is_hidden);
   StepTime one;
   one.products = 36;
   EXPECT_DOUBLE_EQ(run_figures(c, one, world, slow_cluster()).kwh, 1.5 * (6 * 100 + 3 * 50) / 1000);
