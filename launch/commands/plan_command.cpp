@@ -78,7 +78,7 @@ int calibrate(const PlanOptions& options) {
 
 int run_plan(const PlanOptions& options) {
   if (options.calibrates) return calibrate(options);
-  Plan plan{.config = config_of(options), .models = {}, .world = {.num_ranks = options.ranks}, .rank = {}};
+  Plan plan{.config = config_of(options), .models = {}, .world = {}, .rank = {}};
   const Log log = make_log(0, options.verbosity);
   plan.world.num_ranks = num_students(plan.config, options.ranks);
   plan.models = planned_models(plan.config, log);

@@ -66,7 +66,7 @@ class TeacherService {
   StagesInStep stages_;
   struct Sent {
     core::CommHandle handle;
-    core::Tensor rows;
+    core::Tensor rows;  // lies there as long on an imagined rank, too, whose handles keep nothing
   };
   std::vector<Sent> sent_;  // that may be under way
 };
