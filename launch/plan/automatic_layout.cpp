@@ -30,11 +30,14 @@ constexpr double gib = 1LL << 30;
 
 double in_gib(std::int64_t bytes) { return static_cast<double>(bytes) / gib; }
 
-std::string of_planned(const PlannedLayout& layout, const Cluster& cluster) {
+std::string of_planned(const PlannedLayout& layout, const RunConfig& config, const Cluster& cluster) {
+  const bool has_teacher = config.parallel.teacher_ranks > 0 && layout.plan.teacher_apart;
   return fmt::format(
-      "parallel.layout auto: {}: planned are {:.3f} GiB a rank, of {:.3f} that it may take, and {:.4g} ms a step, the "
-      "least of the layouts that fit",
-      layout.text(), in_gib(layout.plan.memory.held), cluster.memory_gib, 1e3 * layout.time.seconds());
+      "parallel.layout auto: {}: planned are {:.3f} GiB a rank{}, of {:.3f} that it may take, and {:.4g} ms a step, "
+      "the least of the layouts that fit",
+      layout.text(), in_gib(layout.plan.memory.held),
+      has_teacher ? fmt::format(", {:.3f} one of the teacher's", in_gib(layout.plan.teacher_apart->memory.held)) : "",
+      cluster.memory_gib, 1e3 * layout.time.seconds());
 }
 
 /// Bytes, which the system has said if there are some.
@@ -147,10 +150,12 @@ PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& mod
         "parallel.layout is auto, but no layout of {} gives each a sequence in each of its passes, expected more than "
         "batch.sequences_per_step = {}, or fewer ranks",
         ranks, config.batch.sequences_per_step);
+  const std::int64_t least = smallest->plan.most_held();
   core::fail(
       "parallel.layout is auto, but no layout of {} fits into the {:.3f} GiB that a rank may take: the smallest need "
-      "is {:.3f} GiB, of {}",
-      ranks, cluster.memory_gib, in_gib(smallest->plan.memory.held), smallest->text());
+      "is {:.3f} GiB, of {}{}",
+      ranks, cluster.memory_gib, in_gib(least),
+      least > smallest->plan.memory.held ? "a rank of the teacher's beside " : "", smallest->text());
 }
 
 void take_layout(const World& world, RunConfig& config, const std::optional<std::filesystem::path>& run,
@@ -175,7 +180,7 @@ void take_layout(const World& world, RunConfig& config, const std::optional<std:
                                .ranks_a_node = ranks_a_machine};
     const PlannedLayout taken = automatic_layout(of_some_steps(config), models, planned, cluster);
     chosen = under(config, taken);
-    why = of_planned(taken, cluster);
+    why = of_planned(taken, config, cluster);
   });
   config = parse_config(gather_strings(*world, to_textproto(chosen)).front(), "the first rank's choice");
   if (!why.empty()) log->info("{}", why);

@@ -389,12 +389,6 @@ RankPlan imagined_stage(const RunConfig& config, const PlannedModels& models, co
   return imagined(config, models, world, last_rank_of(world, stage, stages_of(config, world)), num_steps);
 }
 
-/// With what the other side takes, where there is one.
-RankPlan with_teacher(RankPlan plan, const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
-  if (has_teacher_ranks(config, models)) plan.teacher_apart = plan_teacher_ranks(config, models, world);
-  return plan;
-}
-
 /// Of each stage of the student's, and of a teacher's over the same ranks.
 std::set<int> last_ranks(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
   std::set<int> ranks;
@@ -410,7 +404,7 @@ std::set<int> last_ranks(const RunConfig& config, const PlannedModels& models, c
 }  // namespace
 
 RankPlan plan_stage(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage) {
-  return with_teacher(imagined_stage(config, models, world, stage, 1), config, models, world);
+  return imagined_stage(config, models, world, stage, 1);
 }
 
 MemoryParts plan_state(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
@@ -421,7 +415,7 @@ void check_begins(const RunConfig& config, const PlannedModels& models, const Pl
   for (int stage = 0; stage < stages_of(config, world); ++stage) imagined_stage(config, models, world, stage, 0);
 }
 
-RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+RankPlan plan_student(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
   const std::set<int> ranks = last_ranks(config, models, world);
   RankPlan most = imagined(config, models, world, *ranks.begin(), 1);
   for (const int rank : ranks) {
@@ -429,7 +423,19 @@ RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const P
     if (RankPlan plan = imagined(config, models, world, rank, 1); plan.memory.peak() > most.memory.peak())
       most = std::move(plan);
   }
-  return with_teacher(std::move(most), config, models, world);
+  return most;
+}
+
+RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                   TeacherPlans& teachers) {
+  RankPlan plan = plan_student(config, models, world);
+  if (const TeacherPlan* teacher = teachers.of(config)) plan.teacher_apart = *teacher;
+  return plan;
+}
+
+RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  TeacherPlans teachers(models, world);
+  return plan_rank(config, models, world, teachers);
 }
 
 std::vector<double> seconds_of_steps(const RunConfig& config, const PlannedModels& models,

@@ -6,6 +6,7 @@
 //     plan.memory.peak();
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -39,12 +40,23 @@ struct RankPlan {
   std::optional<TeacherPlan> teacher_apart = {};  // in a layout of its own, on this rank or on one of its own
 
   bool is_of_stages() const { return pipeline.schedule.num_stages() > 1; }
+  /// From the system, of a rank of the student's or of a teacher's that has ranks of its own, whichever takes more.
+  std::int64_t most_held() const {
+    return teacher_apart ? std::max(memory.held, teacher_apart->memory.held) : memory.held;
+  }
 };
 
 /// Of the last rank, of a pipeline that of the stage which takes most memory, be it the student's or that of a teacher
 /// over the same ranks. The last has the largest of parts that are not even: what the others have at most, but where
 /// experts get more than it (`expert_shares`). Throws a UsageError as the run would where the layout does not fit.
 RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
+
+/// The same, with what there is in `teachers`, which are of these models and this world.
+RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                   TeacherPlans& teachers);
+
+/// The same without what a teacher takes on ranks of its own, as the next two are.
+RankPlan plan_student(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
 
 /// Of the last rank of one stage of its pipeline, or of the one stage that there is without.
 RankPlan plan_stage(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, int stage);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "launch/plan/imagined_models.h"
@@ -89,6 +90,28 @@ TeacherPlan plan_of_side(const std::shared_ptr<WorldComm>& comm, const RunConfig
   return plan;
 }
 
+/// Of so many, the one whose askers have the most sequences of a step; of several the first.
+int busiest_replica(const RunConfig& config, int num_students, int num_replicas) {
+  const parallel::Layout student = parallel::parse_layout(layout_of_student(config, num_students));
+  const int num_askers =
+      num_students / (std::max(student.pp, 1) * std::max(student.cp, 1) * std::max(student.tp, 1));
+  std::vector<std::int64_t> read(static_cast<std::size_t>(num_replicas));
+  for (std::int64_t micro = 0; micro < config.batch.micro_batches; ++micro)
+    for (int asker = 0; asker < num_askers; ++asker)
+      read[static_cast<std::size_t>(asker % num_replicas)] +=
+          sequences_of_pass(config.batch.sequences_per_step, asker, num_askers, micro, config.batch.micro_batches)
+              .count;
+  return static_cast<int>(std::ranges::max_element(read) - read.begin());
+}
+
+/// The memory of the one that takes more of it; of what passes read and give the more of each.
+void take_most(TeacherPlan& most, const TeacherPlan& other) {
+  if (other.memory.peak() > most.memory.peak()) most.memory = other.memory;
+  for (const auto figure :
+       {&TeacherPlan::bytes, &TeacherPlan::host, &TeacherPlan::num_tokens, &TeacherPlan::given_bytes})
+    most.*figure = std::max(most.*figure, other.*figure);
+}
+
 }  // namespace
 
 std::string layout_of_student(const RunConfig& config, int num_ranks) {
@@ -170,13 +193,14 @@ TeacherPlan ImaginedRelaid::plan(const StepText& text) {
 TeacherPlan plan_teacher_ranks(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
   const parallel::Layout layout = parallel::parse_layout(layout_of_teacher(config));
   const auto num_teachers = static_cast<int>(config.parallel.teacher_ranks);
-  parallel::check_world(layout, num_teachers);
   PlannedModels own = models;
   if (models.teacher_vocabulary > 0) own.teacher->vocabulary = models.teacher_vocabulary;
   const int stages = std::max(layout.pp, 1), of_stage = num_teachers / stages,
             of_replica = std::max(layout.tp, 1) * std::max(layout.cp, 1);
-  const auto plan_of = [&](int watched) {
-    TeacherPlan plan;
+  std::map<int, TeacherPlan> plans;  // by rank of the teacher's
+  const auto plan_of = [&](int watched) -> const TeacherPlan& {
+    if (const auto known = plans.find(watched); known != plans.end()) return known->second;
+    TeacherPlan& plan = plans[watched];
     parallel::on_imagined_rank(
         world.num_ranks + num_teachers, world.num_ranks + watched,
         [&](const std::shared_ptr<WorldComm>& comm) { plan = plan_of_side(comm, config, own, world); },
@@ -184,13 +208,23 @@ TeacherPlan plan_teacher_ranks(const RunConfig& config, const PlannedModels& mod
         world.ranks_a_node);
     return plan;
   };
-  const int last = (config.precision.sharded_teacher ? of_stage : of_replica) - 1;
-  TeacherPlan most = plan_of(last);
-  for (int stage = 1; stage < stages; ++stage)
-    if (TeacherPlan plan = plan_of(stage * of_stage + last); plan.memory.peak() > most.memory.peak())
-      most = std::move(plan);
-  most.traffic = plan_of((stages - 1) * of_stage).traffic;
+  const int first = of_replica * busiest_replica(config, world.num_ranks, of_stage / of_replica);
+  std::set<int> watched = {first + of_replica - 1};  // of each stage
+  if (config.precision.sharded_teacher) watched.insert(of_stage - 1);
+  TeacherPlan most = plan_of(*watched.begin());
+  for (int stage = 0; stage < stages; ++stage)
+    for (const int rank : watched) take_most(most, plan_of(stage * of_stage + rank));
+  most.traffic = plan_of((stages - 1) * of_stage + first).traffic;
   return most;
+}
+
+const TeacherPlan* TeacherPlans::of(const RunConfig& config) {
+  if (!has_teacher_ranks(config, models_)) return nullptr;
+  const parallel::Layout student = parallel::parse_layout(layout_of_student(config, world_.num_ranks));
+  const std::array<std::int64_t, 4> key = {student.pp, student.cp, student.tp, config.batch.micro_batches};
+  auto known = plans_.find(key);
+  if (known == plans_.end()) known = plans_.emplace(key, plan_teacher_ranks(config, models_, world_)).first;
+  return &known->second;
 }
 
 }  // namespace limbeck::launch

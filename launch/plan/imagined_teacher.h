@@ -8,7 +8,9 @@
 //     const TeacherPlan plan = plan_teacher_ranks(config, models, world);    // on ranks of its own
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -79,9 +81,27 @@ class ImaginedRelaid {
   TeacherPlan plan_;
 };
 
-/// Of the last rank of its first replica, which is asked most often; with precision.sharded_teacher of the last of all,
-/// which has most of the experts; of several stages that of the one which takes most memory. What is sent is that of
-/// the last stage's first rank, which answers where not all along tp do.
+/// Of the last rank of the replica that reads most of a step; with precision.sharded_teacher of the last of all too,
+/// which has most of the experts; of several stages of each. The memory is that of the one which takes most, and of
+/// what its passes read and give the most of each. What is sent is that of the replica's first rank on the last stage,
+/// which answers where not all along tp do.
 TeacherPlan plan_teacher_ranks(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
+
+/// Plans of a teacher on ranks of its own, each made once: what the student shares, computes again or deals its experts
+/// over changes nothing there.
+class TeacherPlans {
+ public:
+  /// Both outlive this.
+  TeacherPlans(const PlannedModels& models, const PlannedWorld& world) : models_(models), world_(world) {}
+
+  /// plan_teacher_ranks; null where no teacher has ranks of its own. Of one config but for what divides the student's
+  /// steps (layout_search.h).
+  const TeacherPlan* of(const RunConfig& config);
+
+ private:
+  const PlannedModels& models_;
+  const PlannedWorld& world_;
+  std::map<std::array<std::int64_t, 4>, TeacherPlan> plans_;  // by the student's pp, cp and tp, and micro-batches
+};
 
 }  // namespace limbeck::launch

@@ -53,7 +53,7 @@ std::string layout_text(int ranks, int pp, int cp, int tp, int ep, int etp) {
 class Search {
  public:
   Search(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, const Cluster& cluster)
-      : config_(config), models_(models), world_(world), cluster_(cluster) {}
+      : config_(config), models_(models), world_(world), cluster_(cluster), teachers_(models, world) {}
 
   /// Of those that all_that_fit finds, in the order of their times, the first few that share something: the same within
   /// nodes, between which nothing goes then but sums of shares, where that fits and is faster.
@@ -66,7 +66,7 @@ class Search {
       PlannedLayout within = layout;
       within.shard_ranks = cluster_.devices_a_node;
       within = planned(std::move(within));
-      if (!cluster_.holds(within.plan.memory.held)) continue;
+      if (!cluster_.holds(within.plan.most_held())) continue;
       within.time = time_of(within);
       if (within.time.seconds() < layout.time.seconds()) layout = std::move(within);
     }
@@ -100,7 +100,7 @@ class Search {
     std::optional<PlannedLayout> least;
     for (const Candidate& candidate : all)
       for (const PlannedLayout& setting : settings_of(candidate))
-        if (PlannedLayout found = planned(setting); !least || found.plan.memory.held < least->plan.memory.held)
+        if (PlannedLayout found = planned(setting); !least || found.plan.most_held() < least->plan.most_held())
           least = std::move(found);
     return least;
   }
@@ -249,7 +249,7 @@ class Search {
 
   /// Without its time.
   PlannedLayout planned(PlannedLayout layout) const {
-    layout.plan = plan_rank(under(config_, layout), models_, world_);
+    layout.plan = plan_rank(under(config_, layout), models_, world_, teachers_);
     return layout;
   }
   StepTime time_of(const PlannedLayout& planned) const {
@@ -284,7 +284,7 @@ class Search {
   std::optional<PlannedLayout> least_that_fits(const Candidate& candidate) const {
     for (const PlannedLayout& setting : settings_of(candidate)) {
       PlannedLayout found = planned(setting);
-      if (!cluster_.holds(found.plan.memory.held)) continue;
+      if (!cluster_.holds(found.plan.most_held())) continue;
       found.time = time_of(found);
       return found;
     }
@@ -297,7 +297,7 @@ class Search {
     for (Candidate& candidate : candidates(stages)) {
       if (!may_fit(candidate)) continue;
       const RunConfig config = under(config_, settings_of(candidate).front());
-      WorkEstimate fastest = fastest_work(config, models_, world_, cluster_);
+      WorkEstimate fastest = fastest_work(config, models_, world_, cluster_, teachers_);
       candidate.works = {std::move(fastest.work), smallest_work(config, world_.num_ranks)};
       estimated.emplace_back(fastest.seconds, std::move(candidate));
     }
@@ -341,6 +341,7 @@ class Search {
   const PlannedModels& models_;
   const PlannedWorld& world_;
   const Cluster& cluster_;
+  mutable TeacherPlans teachers_;
 };
 
 }  // namespace

@@ -49,6 +49,7 @@ std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, i
     whole = student.vocabulary * student.width;
   if (models.teacher)
     teacher = core::bytes_of(precision.frozen_storage, nn::count_parameters(*models.teacher).total);
+  if (has_relaid_teacher(config, models) && !config.evaluation.set.empty()) teacher *= 2;  // sets ask one beside it
   const std::int64_t values = nn::count_parameters(student).total,
                      read = precision.bfloat16_weights ? core::bytes_of(core::DType::BF16, values) : 0,
                      kept = 4 * core::bytes_of(precision.master, values);  // and gradients, and two moments
@@ -111,7 +112,7 @@ std::optional<std::string> memory_warning(const RunConfig& config, const Planned
     waits.train.save_in_background = false;  // as steps do where a copy has no room
     const std::int64_t state = plan_state(waits, models, world).kept();
     if (state + passes < may_take / little) return std::nullopt;
-    const RankPlan plan = plan_rank(waits, models, world);
+    const RankPlan plan = plan_student(waits, models, world);
     const std::int64_t held = plan.memory.held;
     if (held <= may_take) return std::nullopt;
     return fmt::format(

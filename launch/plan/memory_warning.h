@@ -17,7 +17,7 @@ namespace limbeck::launch {
 
 /// About the most bytes that a rank has before its first step, without a world: master, gradient and two moments of
 /// each value, by the ranks that share all of them (tp, experts' ranks too; all of a stage with Shard::Parameters), and
-/// the teacher. Throws a UsageError where the layout is none.
+/// the teacher, twice where evaluation sets ask another than steps do. Throws a UsageError where the layout is none.
 std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, int num_ranks);
 
 /// About what the micro-batches in flight keep of a rank's layers, bytes: what these make forward of their tokens, with

@@ -168,7 +168,8 @@ std::string reasons_text(const std::vector<PlannedLayout>& layouts) {
 std::string layouts_text(const Plan& plan) {
   const std::string ranks = core::counted(plan.world.num_ranks, "rank");
   if (plan.layouts.empty() && feeds_any_layout(plan.config, plan.models, plan.world, *plan.cluster))
-    return fmt::format("\nno layout of {} fits into {:.1f} GiB a device\n", ranks, plan.cluster->memory_gib);
+    return fmt::format("\nno layout of {} fits into {:.1f} GiB a device{}\n", ranks, plan.cluster->memory_gib,
+                       has_teacher_alone(plan) ? " with a rank of the teacher's beside it on another" : "");
   if (plan.layouts.empty())
     return fmt::format(
         "\nno layout of {} gives each a sequence in each pass (batch.sequences_per_step is {}, batch.micro_batches "

@@ -34,11 +34,18 @@ std::vector<std::int64_t> tried_micro_batches(const RunConfig& config, int num_r
   return tried;
 }
 
+/// Sums of gradients, of the norm over all of the student's ranks (which TeacherRanks names where a teacher has others)
+/// and of figures over stages.
+bool is_once_a_step(const parallel::ExchangeCount& traffic) {
+  return traffic.group == "world" || traffic.group == "student" ||
+         (traffic.group == "pp" && traffic.operation == "all_reduce") || is_of_gradients(traffic);
+}
+
 /// What comes with each pass goes in as many parts as there are micro-batches, what stages send also in each chunk.
 void divide(std::vector<parallel::ExchangeCount>& traffic, const StageWork& work) {
   for (parallel::ExchangeCount& t : traffic) {
     const bool is_sent = t.operation == "send";
-    if (t.group == "world" || is_of_gradients(t)) continue;
+    if (is_once_a_step(t)) continue;
     t.calls *= work.micro_batches * (is_sent ? work.chunks : 1);
     t.bytes *= is_sent ? work.chunks : 1;
   }
@@ -85,7 +92,7 @@ StageWork smallest_work(const RunConfig& config, int num_ranks) {
 }
 
 WorkEstimate fastest_work(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
-                          const Cluster& cluster) {
+                          const Cluster& cluster, TeacherPlans& teachers) {
   const int stages = layout_of(config).pp;
   const RankPlan pass = plan_stage(with_work(config, StageWork{}), models, world, stages - 1);
   WorkEstimate best{.work = {}, .seconds = std::numeric_limits<double>::infinity()};
@@ -94,6 +101,8 @@ WorkEstimate fastest_work(const RunConfig& config, const PlannedModels& models, 
     RankPlan step = pass;
     step.pipeline = planned_pipeline(worked, models, world);
     divide(step.traffic, work);
+    step.teacher_apart.reset();
+    if (const TeacherPlan* teacher = teachers.of(worked)) step.teacher_apart = *teacher;
     const double seconds = step_time(worked, models, step, world, cluster).seconds();
     if (seconds < best.seconds) best = {std::move(work), seconds};
   }

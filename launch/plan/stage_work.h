@@ -1,7 +1,7 @@
 // How the stages of a pipeline may work, and how they work fastest: by one pass that is planned, for each schedule and
 // number of micro-batches that is tried.
 //
-//     const WorkEstimate best = fastest_work(config, models, world, cluster);      // parallel.layout is "pp4tp2"
+//     const WorkEstimate best = fastest_work(config, models, world, cluster, teachers);  // parallel.layout is "pp4tp2"
 //     plan_rank(with_work(config, best.work), models, world);                      // what it takes in truth
 #pragma once
 
@@ -43,8 +43,10 @@ struct WorkEstimate {
   double seconds = 0;  // of a step
 };
 /// The fastest of these: of the last stage one pass over all of its sequences is planned, and times are of as many
-/// passes as there are micro-batches, by step_time.
+/// passes as there are micro-batches, by step_time. A teacher on ranks of its own is planned for each number of them;
+/// one in a layout of its own over the student's, which takes about as long by each, is left out. Of those that wait
+/// for the same teacher the first.
 WorkEstimate fastest_work(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
-                          const Cluster& cluster);
+                          const Cluster& cluster, TeacherPlans& teachers);
 
 }  // namespace limbeck::launch

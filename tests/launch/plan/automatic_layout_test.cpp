@@ -133,6 +133,30 @@ TEST_F(AutomaticLayout, NamesTheSmallestNeed) {
   EXPECT_THAT(refusal(), HasSubstr("no layout of 2 ranks gives each a sequence"));
 }
 
+// Of tp2 a rank has half of the teacher when it starts, the teacher's one rank has all of it in steps.
+TEST_F(AutomaticLayout, NamesATeachersRankThatDoesNotFit) {
+  models.student.num_heads = models.student.num_kv_heads = 2;
+  cut_data_alone();
+  config.teacher.emplace();
+  config.parallel.teacher_ranks = 1;
+  models.teacher = models.student;
+  models.teacher->num_layers = 40;
+  RunConfig given = config;
+  given.parallel.layout = "tp2";
+  given.parallel.sequence_parallel = true;
+  const PlannedWorld world{.num_ranks = 2};
+  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); };
+  const std::int64_t of_student = plan_student(given, models, world).memory.held,
+                     of_teacher = plan_teacher_ranks(given, models, world).memory.held;
+  ASSERT_LT(of_student, of_teacher);
+  cluster.memory_gib = gib((of_student + of_teacher) / 2);
+  EXPECT_THAT(refusal(), HasSubstr(fmt::format("that a rank may take: the smallest need is {:.3f} GiB, of a rank of the "
+                                               "teacher's beside tp2",
+                                               gib(of_teacher))));
+  cluster.memory_gib = 1.01 * gib(of_teacher);
+  EXPECT_EQ(chosen().layout, "tp2");
+}
+
 // Of the machine's nine tenths each rank has its part; other work may take some between the two calls.
 TEST_F(AutomaticLayout, RanksShareTheMachinesMemory) {
   config.train.device = DeviceKind::Cpu;

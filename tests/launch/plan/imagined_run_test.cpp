@@ -193,6 +193,52 @@ TEST(ImaginedRun, ATeacherOnRanksOfItsOwnIsAskedAndAnswers) {
   EXPECT_GE(teacher.memory.held, teacher.memory.peak());
 }
 
+// Of 6 sequences each of three ranks asks for two: the first of two replicas twice. The last has as many of the experts.
+// Of 5 the second of two ranks asks for three, of a replica of its own.
+TEST(ImaginedRun, OfATeachersReplicasTheBusiestIsPlanned) {
+  RunConfig config = config_with("parallel { teacher_ranks: 2 teacher_layout: \"ep2\" }");
+  config.teacher.emplace();
+  config.precision.sharded_teacher = true;
+  config.batch.sequences_per_step = 6;
+  PlannedModels models = models_of(config);
+  models.teacher = models.student;
+  const TeacherPlan of_three = plan_teacher_ranks(config, models, {.num_ranks = 3});
+  EXPECT_EQ(of_three.passes, 2);
+  EXPECT_EQ(of_three.num_tokens, 4 * 32);
+  config.precision.sharded_teacher = false;
+  config.parallel.teacher_layout = "dp2";
+  config.batch.sequences_per_step = 5;
+  const TeacherPlan of_two = plan_teacher_ranks(config, models, {.num_ranks = 2});
+  EXPECT_EQ(of_two.passes, 1);
+  EXPECT_EQ(of_two.num_tokens, 3 * 32);
+  const parallel::ExchangeCount* answers = exchange_of(of_two.traffic, "world", "send");
+  ASSERT_NE(answers, nullptr);
+  EXPECT_EQ(answers->bytes, 8 + 3 * 32 * 64 * 4);
+}
+
+TEST(ImaginedRun, ATeachersRanksArePlannedOnceForWhatTheStudentShares) {
+  RunConfig config = config_with("parallel { layout: \"dp2\" teacher_ranks: 1 }");
+  config.teacher.emplace();
+  PlannedModels models = models_of(config);
+  models.teacher = models.student;
+  const PlannedWorld world{.num_ranks = 2};
+  TeacherPlans teachers(models, world);
+  const TeacherPlan* const plan = teachers.of(config);
+  ASSERT_NE(plan, nullptr);
+  EXPECT_EQ(plan->passes, 2);
+  RunConfig other = config;
+  other.parallel.shard = Shard::Parameters;
+  other.train.recompute = true;
+  EXPECT_EQ(teachers.of(other), plan);
+  other.batch.micro_batches = 2;
+  EXPECT_EQ(teachers.of(other)->passes, 4);
+  other.parallel.layout = "tp2";
+  EXPECT_EQ(teachers.of(other)->passes, 2);
+  EXPECT_FALSE(plan_student(config, models, world).teacher_apart);
+  config.parallel.teacher_ranks = 0;
+  EXPECT_EQ(teachers.of(config), nullptr);
+}
+
 TEST(ImaginedRun, RecordedStepsAreOfOneRank) {
   RunConfig config = config_with("");
   const PlannedModels models = models_of(config);

@@ -78,6 +78,47 @@ TEST_F(LayoutSearch, SearchesBesideATeacherInALayoutOfItsOwn) {
   for (const PlannedLayout& l : found) EXPECT_EQ(l.plan.teacher_apart->num_ranks, 4) << l.layout;
 }
 
+// Of a slow teacher in two stages, which takes longer than the student, a step of m micro-batches has (m + 1) / m times
+// what a stage computes.
+TEST_F(LayoutSearch, StagesWorkAsSuitsTheirTeacher) {
+  config.teacher.emplace();
+  models.teacher = models.student;
+  models.teacher->num_layers = 16;
+  config.parallel.layout = "pp2";
+  config.parallel.teacher_ranks = 2;
+  config.parallel.teacher_layout = "pp2";
+  cluster.float32_tflops = 1e-4;
+  const PlannedWorld world{.num_ranks = 2};
+  TeacherPlans teachers(models, world);
+  const WorkEstimate fastest = fastest_work(config, models, world, cluster, teachers);
+  EXPECT_EQ(fastest.work.micro_batches, 4);
+  const RunConfig worked = with_work(config, fastest.work);
+  const StepTime time = step_time(worked, models, plan_rank(worked, models, world), world, cluster);
+  EXPECT_GT(time.teacher, 0);
+  EXPECT_DOUBLE_EQ(fastest.seconds, time.of_teacher.seconds);
+}
+
+// Beside a teacher on ranks of its own the student's have another name: the sums of all of them are as few, of figures
+// there is one more, of the time that it was waited for.
+TEST_F(LayoutSearch, SumsOfAllStagesComeOnceAStep) {
+  config.teacher.emplace();
+  models.teacher = models.student;
+  models.teacher->num_layers = 1;
+  config.parallel.layout = "pp2";
+  config.batch.micro_batches = 4;
+  cluster.float32_tflops = 1e-6;  // so that no teacher is waited for
+  cluster.devices_a_node = 4;
+  cluster.inside.latency_us = 10'000;
+  const PlannedWorld world{.num_ranks = 2};
+  TeacherPlans teachers(models, world);
+  const auto seconds = [&] { return fastest_work(config, models, world, cluster, teachers).seconds; };
+  config.parallel.teacher_layout = "dp2";
+  const double over_the_same = seconds();
+  config.parallel.teacher_layout.clear();
+  config.parallel.teacher_ranks = 1;
+  EXPECT_NEAR(seconds() - over_the_same, 0.01, 0.005);
+}
+
 TEST_F(LayoutSearch, ExpertsNeedNotDivide) {
   models.student.moe.num_experts = 3;
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "ep2", "tp2", "tp2ep2", "pp2"));

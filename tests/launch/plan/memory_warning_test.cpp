@@ -97,6 +97,21 @@ TEST_F(MemoryWarning, ABoundOfTheStateIsOfTheRankWithMostExperts) {
   }
 }
 
+// That of steps, over all ranks, and the one that evaluation sets ask, by the student's layout.
+TEST_F(MemoryWarning, ABoundOfTheStateHasBothTeachers) {
+  config.teacher.emplace();
+  config.parallel.teacher_layout = "dp2";
+  models.teacher = models.student;
+  models.teacher->num_layers = 8;
+  const auto bound = [&] { return static_cast<double>(state_bound(config, models, world.num_ranks)); };
+  const double of_one = bound();
+  config.evaluation.set.emplace_back();
+  const auto kept = static_cast<double>(plan_state(config, models, world).kept());
+  EXPECT_DOUBLE_EQ(bound() - of_one, 4 * static_cast<double>(nn::count_parameters(*models.teacher).total));
+  EXPECT_GE(1.05 * bound(), kept);
+  EXPECT_LT(of_one, kept);
+}
+
 // A long sequence of narrow layers takes more than its state by far.
 TEST_F(MemoryWarning, IsOfPassesToo) {
   const std::int64_t state = plan_state(config, models, world).kept();

@@ -80,6 +80,9 @@ TEST(PlanText, SaysWhatATeacherInALayoutOfItsOwnTakes) {
   EXPECT_EQ(json["teacher"]["fits"], true);
   EXPECT_GT(json["teacher"]["memory"]["teacher"], 0);
   EXPECT_EQ(json["teacher"]["traffic"].size(), plan.rank.teacher_apart->traffic.size());
+  plan.layouts.clear();
+  EXPECT_THAT(plan_text(plan), HasSubstr("\nno layout of 2 ranks fits into 8.0 GiB a device with a rank of the "
+                                         "teacher's beside it on another\n"));
 }
 
 TEST(PlanText, SaysHowStagesWork) {
