@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <numeric>
 #include <set>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "core/slice.h"
+#include "parallel/axes/nearest_layouts.h"
 
 namespace limbeck::parallel {
 
@@ -59,6 +61,35 @@ Layout parse_layout(std::string_view text) {
     if (product > most_ranks) fail_usage("layout '{}': more than {} ranks", text, most_ranks);
   }
   return layout;
+}
+
+int Layout::num_ranks() const {
+  int product = 1;
+  for (const LayoutAxis& axis : layout_axes) product *= size_of(*this, axis.size);
+  return product;
+}
+
+std::string world_fault(const Layout& layout, int num_ranks) {
+  if (fits(layout, num_ranks)) return "";
+  const auto says = [&](const std::string& expected) {
+    return fmt::format("layout '{}': the world has {} ranks, expected {}; {} ranks can be {}", layout.text, num_ranks,
+                       expected, num_ranks, nearest_layouts(layout, num_ranks));
+  };
+  if (layout.dp > 0) {
+    const int others = layout.num_ranks() / layout.dp;
+    if (num_ranks % others != 0)
+      return says(fmt::format("{}, for tp cp pp ep etp = {} does not divide it", layout.num_ranks(), others));
+    return says(fmt::format("{}, for dp is {}, and {} / (tp cp pp ep etp) = {}", layout.num_ranks(), layout.dp,
+                            num_ranks, num_ranks / others));
+  }
+  const std::int64_t of_attention = attention_ranks(layout), of_experts = expert_ranks(layout);
+  const bool is_attention = num_ranks % of_attention != 0;
+  return says(fmt::format("a multiple of {}, for {} = {} does not divide it", std::lcm(of_attention, of_experts),
+                          is_attention ? "tp cp pp" : "ep etp pp", is_attention ? of_attention : of_experts));
+}
+
+void check_world(const Layout& layout, int num_ranks) {
+  if (const std::string fault = world_fault(layout, num_ranks); !fault.empty()) fail_usage("{}", fault);
 }
 
 RingWays::RingWays(WorldComm& world, int color, int num_stages, std::string_view name) : num_stages_(num_stages) {

@@ -6,16 +6,11 @@
 #include <algorithm>
 #include <cstdlib>
 #include <initializer_list>
-#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "core/error.h"
-
 namespace limbeck::parallel {
-
-using core::fail_usage;
 
 namespace {
 
@@ -26,15 +21,8 @@ std::int64_t product_of(const Layout& layout, std::initializer_list<int Layout::
   return product;
 }
 
-std::int64_t attention_ranks(const Layout& l) { return product_of(l, {&Layout::tp, &Layout::cp, &Layout::pp}); }
-std::int64_t expert_ranks(const Layout& l) { return product_of(l, {&Layout::ep, &Layout::etp, &Layout::pp}); }
 std::int64_t product_of_axes(const Layout& l) {
   return product_of(l, {&Layout::dp, &Layout::cp, &Layout::tp, &Layout::pp, &Layout::ep, &Layout::etp});
-}
-
-bool fits(const Layout& layout, int num_ranks) {
-  if (layout.dp > 0) return product_of_axes(layout) == num_ranks;
-  return num_ranks % attention_ranks(layout) == 0 && num_ranks % expert_ranks(layout) == 0;
 }
 
 struct Neighbour {
@@ -69,6 +57,18 @@ std::string text_of(const Layout& layout, int num_ranks) {
 
 }  // namespace
 
+std::int64_t attention_ranks(const Layout& layout) {
+  return product_of(layout, {&Layout::tp, &Layout::cp, &Layout::pp});
+}
+std::int64_t expert_ranks(const Layout& layout) {
+  return product_of(layout, {&Layout::ep, &Layout::etp, &Layout::pp});
+}
+
+bool fits(const Layout& layout, int num_ranks) {
+  if (layout.dp > 0) return product_of_axes(layout) == num_ranks;
+  return num_ranks % attention_ranks(layout) == 0 && num_ranks % expert_ranks(layout) == 0;
+}
+
 std::string nearest_layouts(const Layout& layout, int num_ranks, const std::function<bool(const Layout&)>& takes) {
   const auto may_be = [&](const Layout& other) { return fits(other, num_ranks) && (!takes || takes(other)); };
   std::vector<int> sizes;  // each axis of one that fits divides the world
@@ -96,31 +96,6 @@ std::string nearest_layouts(const Layout& layout, int num_ranks, const std::func
     if (!of_two || texts.size() < most_of_two) add(other.layout);
   if (of_two) add({});
   return fmt::format("{}", fmt::join(texts, ", "));
-}
-
-int Layout::num_ranks() const { return static_cast<int>(product_of_axes(*this)); }
-
-std::string world_fault(const Layout& layout, int num_ranks) {
-  if (fits(layout, num_ranks)) return "";
-  const auto says = [&](const std::string& expected) {
-    return fmt::format("layout '{}': the world has {} ranks, expected {}; {} ranks can be {}", layout.text, num_ranks,
-                       expected, num_ranks, nearest_layouts(layout, num_ranks));
-  };
-  if (layout.dp > 0) {
-    const int others = layout.num_ranks() / layout.dp;
-    if (num_ranks % others != 0)
-      return says(fmt::format("{}, for tp cp pp ep etp = {} does not divide it", layout.num_ranks(), others));
-    return says(fmt::format("{}, for dp is {}, and {} / (tp cp pp ep etp) = {}", layout.num_ranks(), layout.dp,
-                            num_ranks, num_ranks / others));
-  }
-  const std::int64_t of_attention = attention_ranks(layout), of_experts = expert_ranks(layout);
-  const bool is_attention = num_ranks % of_attention != 0;
-  return says(fmt::format("a multiple of {}, for {} = {} does not divide it", std::lcm(of_attention, of_experts),
-                          is_attention ? "tp cp pp" : "ep etp pp", is_attention ? of_attention : of_experts));
-}
-
-void check_world(const Layout& layout, int num_ranks) {
-  if (const std::string fault = world_fault(layout, num_ranks); !fault.empty()) fail_usage("{}", fault);
 }
 
 }  // namespace limbeck::parallel
