@@ -93,8 +93,7 @@ TeacherPlan plan_of_side(const std::shared_ptr<WorldComm>& comm, const RunConfig
 /// Of so many, the one whose askers have the most sequences of a step; of several the first.
 int busiest_replica(const RunConfig& config, int num_students, int num_replicas) {
   const parallel::Layout student = parallel::parse_layout(layout_of_student(config, num_students));
-  const int num_askers =
-      num_students / (std::max(student.pp, 1) * std::max(student.cp, 1) * std::max(student.tp, 1));
+  const int num_askers = num_students / (std::max(student.pp, 1) * std::max(student.cp, 1) * std::max(student.tp, 1));
   std::vector<std::int64_t> read(static_cast<std::size_t>(num_replicas));
   for (std::int64_t micro = 0; micro < config.batch.micro_batches; ++micro)
     for (int asker = 0; asker < num_askers; ++asker)

@@ -43,13 +43,13 @@ RunConfig under(RunConfig config, const PlannedLayout& layout);
 
 /// Every layout of so many ranks whose tensors are cut within a node and that gives each rank a sequence in each pass,
 /// and the config's own, with the least of sharding and recomputation that lets it fit, and a rank of a teacher's that
-/// has others beside it (where the config's layout is "auto" from its own on, and within its shard_ranks). With as large
-/// an ep as there may be each expert is cut by etp too, where a rank had too much of them. With pp, of each number of
-/// stages the two that are estimated to be the fastest of those that fit (fastest_work), and no more stages once more of
-/// them took longer. Of the four fastest that share anything over several nodes each shares it within a node, where that
-/// fits and is faster. Where two take as long, the one that takes less memory goes before. At most `most` of them, and
-/// none that the run refuses (check_experts_may_move).
-/// Throws a UsageError where the layout is to be found and its shard_ranks do not divide the ranks.
+/// has others beside it (where the config's layout is "auto" from its own on, and within its shard_ranks). With as
+/// large an ep as there may be each expert is cut by etp too, where a rank had too much of them. With pp, of each
+/// number of stages the two that are estimated to be the fastest of those that fit (fastest_work), and no more stages
+/// once more of them took longer. Of the four fastest that share anything over several nodes each shares it within a
+/// node, where that fits and is faster. Where two take as long, the one that takes less memory goes before. At most
+/// `most` of them, and none that the run refuses (check_experts_may_move). Throws a UsageError where the layout is to
+/// be found and its shard_ranks do not divide the ranks.
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most);
 

@@ -35,8 +35,7 @@ struct Sent {
 /// By axis. Of a group that spans nodes each of the others gets as much.
 std::map<std::string, Sent> planned_traffic(const Plan& plan) {
   std::map<std::string, Sent> by_axis;
-  const int a_node = plan.world.ranks_a_node > 0 ? plan.world.ranks_a_node
-                                                  : num_planned_ranks(plan.config, plan.world);
+  const int a_node = plan.world.ranks_a_node > 0 ? plan.world.ranks_a_node : num_planned_ranks(plan.config, plan.world);
   std::vector<parallel::ExchangeCount> traffic = plan.rank.traffic;
   if (const auto& teacher = plan.rank.teacher_apart; teacher && plan.config.parallel.teacher_ranks == 0)
     traffic.insert(traffic.end(), teacher->traffic.begin(), teacher->traffic.end());

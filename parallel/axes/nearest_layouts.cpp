@@ -60,9 +60,7 @@ std::string text_of(const Layout& layout, int num_ranks) {
 std::int64_t attention_ranks(const Layout& layout) {
   return product_of(layout, {&Layout::tp, &Layout::cp, &Layout::pp});
 }
-std::int64_t expert_ranks(const Layout& layout) {
-  return product_of(layout, {&Layout::ep, &Layout::etp, &Layout::pp});
-}
+std::int64_t expert_ranks(const Layout& layout) { return product_of(layout, {&Layout::ep, &Layout::etp, &Layout::pp}); }
 
 bool fits(const Layout& layout, int num_ranks) {
   if (layout.dp > 0) return product_of_axes(layout) == num_ranks;

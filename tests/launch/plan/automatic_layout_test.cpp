@@ -150,9 +150,10 @@ TEST_F(AutomaticLayout, NamesATeachersRankThatDoesNotFit) {
                      of_teacher = plan_teacher_ranks(given, models, world).memory.held;
   ASSERT_LT(of_student, of_teacher);
   cluster.memory_gib = gib((of_student + of_teacher) / 2);
-  EXPECT_THAT(refusal(), HasSubstr(fmt::format("that a rank may take: the smallest need is {:.3f} GiB, of a rank of the "
-                                               "teacher's beside tp2",
-                                               gib(of_teacher))));
+  EXPECT_THAT(refusal(),
+              HasSubstr(fmt::format("that a rank may take: the smallest need is {:.3f} GiB, of a rank of the "
+                                    "teacher's beside tp2",
+                                    gib(of_teacher))));
   cluster.memory_gib = 1.01 * gib(of_teacher);
   EXPECT_EQ(chosen().layout, "tp2");
 }

@@ -193,8 +193,8 @@ TEST(ImaginedRun, ATeacherOnRanksOfItsOwnIsAskedAndAnswers) {
   EXPECT_GE(teacher.memory.held, teacher.memory.peak());
 }
 
-// Of 6 sequences each of three ranks asks for two: the first of two replicas twice. The last has as many of the experts.
-// Of 5 the second of two ranks asks for three, of a replica of its own.
+// Of 6 sequences each of three ranks asks for two: the first of two replicas twice. The last has as many of the
+// experts. Of 5 the second of two ranks asks for three, of a replica of its own.
 TEST(ImaginedRun, OfATeachersReplicasTheBusiestIsPlanned) {
   RunConfig config = config_with("parallel { teacher_ranks: 2 teacher_layout: \"ep2\" }");
   config.teacher.emplace();
