@@ -208,14 +208,6 @@ bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config
   return is_of_gradients(traffic) && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
 }
 
-}  // namespace
-
-bool is_of_gradients(const parallel::ExchangeCount& traffic) {
-  return traffic.group.find(" gradients") != std::string::npos;
-}
-
-namespace {
-
 /// Of all calls, over the link of their ranks.
 double seconds_of(const parallel::ExchangeCount& traffic, const ClusterLink& link) {
   const double a_call = link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(traffic.ranks.size())));
@@ -232,6 +224,10 @@ double waited_seconds(const parallel::ExchangeCount& traffic, const RankPlan& pl
 }
 
 }  // namespace
+
+bool is_of_gradients(const parallel::ExchangeCount& traffic) {
+  return traffic.group.find(" gradients") != std::string::npos;
+}
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster) {
