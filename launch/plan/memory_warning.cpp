@@ -34,7 +34,8 @@ std::int64_t state_bound(const RunConfig& config, const PlannedModels& models, i
   const auto ranks = [](int axis) { return std::max(axis, 1); };
   const nn::ModelConfig& student = models.student;
   const PrecisionConfig& precision = config.precision;
-  const bool is_dealt = config.parallel.shard == Shard::Parameters && config.parallel.shard_ranks == 0;
+  const bool is_dealt = config.parallel.shard == Shard::Parameters && config.parallel.shard_ranks == 0 &&
+                        !config.adapters;  // whose model is not
   const int of_stage = ranks(num_ranks / ranks(layout.pp)), ep = ranks(layout.ep), etp = ranks(layout.etp);
   double part = 1.0 / (is_dealt ? of_stage : ranks(layout.tp));
   if (const std::int64_t experts = student.moe.num_experts; experts > 0) {

@@ -219,14 +219,6 @@ bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config
   return is_of_gradients(traffic) && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
 }
 
-}  // namespace
-
-bool is_of_gradients(const parallel::ExchangeCount& traffic) {
-  return traffic.group.find(" gradients") != std::string::npos;
-}
-
-namespace {
-
 /// Of all calls, over the link of their ranks. What is sent goes to one of them.
 ExchangeTime on_link(const parallel::ExchangeCount& traffic, const Cluster& cluster) {
   const ClusterLink& link = cluster.link_of(traffic.ranks);
@@ -290,6 +282,10 @@ TeacherTime time_of(const TeacherPlan& plan, const RunConfig& config, const Plan
 }
 
 }  // namespace
+
+bool is_of_gradients(const parallel::ExchangeCount& traffic) {
+  return traffic.group.find(" gradients") != std::string::npos;
+}
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster) {

@@ -30,9 +30,9 @@ void MappedLayers::ask_for(std::size_t layer) const {
 void MappedLayers::watch(nn::Pass& pass) const {
   const auto has_some = [](const Places& places) { return !places.empty(); };
   const auto first = static_cast<std::size_t>(std::ranges::find_if(layers_, has_some) - layers_.begin());
+  auto scope = std::make_shared<parallel::FileWait>(waits_, [this] { return "reads " + file_; });  // for the whole pass
   ask_for(first);
   ask_for(first + 1);
-  auto scope = std::make_shared<parallel::FileWait>(waits_, [this] { return "reads " + file_; });  // for the whole pass
   pass.gives = [this, scope = std::move(scope), before = std::move(pass.gives)](std::int64_t layer,
                                                                                 const core::Var& out) {
     if (before) before(layer, out);

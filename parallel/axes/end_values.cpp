@@ -67,8 +67,9 @@ Tensor EndValues::share(const Parameter& parameter) const {
 
 void EndValues::bring(nn::End end) {
   Tables& tables = at(end);
-  if (tables.uses++ > 0) return;
-  for (const Table& table : tables.all) gather(table);
+  if (tables.uses == 0)
+    for (const Table& table : tables.all) gather(table);
+  ++tables.uses;  // none where that failed, which nobody frees
 }
 
 void EndValues::free(nn::End end) {

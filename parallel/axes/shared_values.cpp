@@ -50,8 +50,10 @@ void SharedValues::begin() {
 }
 
 void SharedValues::gather() {
-  if (layers_) layers_->free_values();
-  if (predictors_) predictors_->free_values();
+  if (layers_) {
+    layers_->free_values();
+    predictors_->free_values();
+  }
   for (std::size_t i = 0; i < parts_.size(); ++i) {  // one travels while the one before is taken over
     parts_[i].start();
     if (i > 0) parts_[i - 1].finish();

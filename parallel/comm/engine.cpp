@@ -52,6 +52,7 @@ struct Engine::State {
   FileWaits file_waits;  // has a lock of its own
 
   bool is_woken() const { return stopping || failure || notified; }
+  std::shared_ptr<Operation> first_in(const QueueKey& key) const;
   void set_failure(int origin, const std::string& message) {
     if (!failure) failure = Failure{origin, message};
     has_failed = true;
@@ -76,8 +77,9 @@ struct Engine::State {
 
 class Engine::Ticket final : public core::CommHandle::Pending {
  public:
-  Ticket(std::shared_ptr<State> state, CallName called, std::shared_ptr<Operation> work, CommAxis axis)
-      : name(std::move(called)), operation(std::move(work)), state_(std::move(state)), axis_(axis) {}
+  Ticket(std::shared_ptr<State> state, const QueueKey& queue, CallName called, std::shared_ptr<Operation> work,
+         CommAxis axis)
+      : key(queue), name(std::move(called)), operation(std::move(work)), state_(std::move(state)), axis_(axis) {}
 
   void wait() override {
     const auto since = Clock::now();
@@ -108,6 +110,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     return is_done || state_->failure;
   }
 
+  QueueKey key;
   CallName name;
   std::int64_t number = 0;               // of the rank's operations
   std::shared_ptr<Operation> operation;  // guarded by the state's mutex
@@ -116,7 +119,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
  private:
   /// Stops the world, which fails this rank's engine, where the limit has passed.
   void look(std::unique_lock<std::mutex>& lock, WaitLimit& limit) {
-    std::shared_ptr<Operation> open = operation;
+    std::shared_ptr<Operation> open = state_->first_in(key);
     lock.unlock();
     state_->look(limit, describe(name), open ? open->waits_for() : std::vector<Missing>());
     open.reset();
@@ -125,7 +128,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
 
   /// Stops the world likewise, where some that it waits for have been silent for too long.
   void look_for_life(std::unique_lock<std::mutex>& lock) {
-    std::shared_ptr<Operation> open = operation;
+    std::shared_ptr<Operation> open = state_->first_in(key);
     if (!open || !state_->world.who_is_silent) return;
     lock.unlock();
     if (const std::string who = state_->world.who_is_silent(open->waits_for()); !who.empty())
@@ -137,6 +140,12 @@ class Engine::Ticket final : public core::CommHandle::Pending {
   std::shared_ptr<State> state_;
   CommAxis axis_;
 };
+
+/// The operation that all of its queue wait for. Null: the queue is just past it, or has ended.
+std::shared_ptr<Operation> Engine::State::first_in(const QueueKey& key) const {
+  const auto queue = queues.find(key);
+  return queue == queues.end() ? nullptr : queue->second.front()->operation;
+}
 
 Engine::Engine(int rank, Deadline deadline, World world) : state_(std::make_shared<State>()) {
   state_->rank = rank;
@@ -158,7 +167,7 @@ Engine::~Engine() {
 
 core::CommHandle Engine::submit(const QueueKey& key, CallName name, std::shared_ptr<Operation> operation,
                                 CommAxis axis) {
-  auto ticket = std::make_shared<Ticket>(state_, std::move(name), std::move(operation), axis);
+  auto ticket = std::make_shared<Ticket>(state_, key, std::move(name), std::move(operation), axis);
   const std::scoped_lock lock(state_->mutex);
   if (state_->failure) state_->throw_failure();
   ticket->number = ++state_->number;
@@ -229,7 +238,7 @@ Whereabouts Engine::whereabouts() const {
       here.is_waiting = !ticket.is_done;
       here.at.number = ticket.number;
       name = ticket.name;
-      operation = ticket.operation;
+      if (!ticket.is_done) operation = state_->first_in(ticket.key);
     }
   }
   if (here.at.number > 0) here.at.operation = describe_here(name);

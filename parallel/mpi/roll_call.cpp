@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <utility>
 
 namespace limbeck::parallel {
@@ -10,6 +11,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto patience = std::chrono::seconds(1);
+
+using Text = std::array<char, 256>;
+
+void put(const std::string& text, Text& wire) { text.copy(wire.data(), wire.size() - 1); }
+std::string text_of(const Text& wire) { return {wire.begin(), std::ranges::find(wire, '\0')}; }
 
 }  // namespace
 
@@ -114,17 +120,17 @@ void RollCall::close() {
 
 RollCall::WireSign RollCall::to_wire(const Sign& sign) {
   WireSign wire{sign.step, sign.number, {}};
-  sign.operation.copy(wire.operation.data(), wire.operation.size() - 1);
+  put(sign.operation, wire.operation);
   return wire;
 }
 
-Sign RollCall::from_wire(const WireSign& sign) { return {sign.step, sign.number, sign.operation.data()}; }
+Sign RollCall::from_wire(const WireSign& sign) { return {sign.step, sign.number, text_of(sign.operation)}; }
 
 RollCall::Answer RollCall::to_wire(const Whereabouts& here) {
   Answer answer{};
   answer.at = to_wire(here.at);
   answer.is_waiting = here.is_waiting ? 1 : 0;
-  here.disk.copy(answer.disk.data(), answer.disk.size() - 1);
+  put(here.disk, answer.disk);
   answer.num_missing = static_cast<int>(std::min(here.waits_for.size(), std::size(answer.missing)));
   for (int i = 0; i < answer.num_missing; ++i) {
     const Missing& missing = here.waits_for[static_cast<std::size_t>(i)];
@@ -133,11 +139,12 @@ RollCall::Answer RollCall::to_wire(const Whereabouts& here) {
   return answer;
 }
 
-Whereabouts RollCall::from_wire(const Answer& answer) {
-  Whereabouts there{
-      .at = from_wire(answer.at), .is_waiting = answer.is_waiting != 0, .waits_for = {}, .disk = answer.disk.data()};
-  for (int i = 0; i < answer.num_missing; ++i)
-    there.waits_for.push_back({answer.missing[i].rank, from_wire(answer.missing[i].heard)});
+Whereabouts RollCall::from_wire(const Answer& answer) const {
+  Whereabouts there{.at = from_wire(answer.at), .is_waiting = answer.is_waiting != 0, .disk = text_of(answer.disk)};
+  const int most = static_cast<int>(std::size(answer.missing));
+  for (int i = 0; i < std::min(answer.num_missing, most); ++i)
+    if (const auto& [rank, heard] = answer.missing[i]; rank >= 0 && rank < size_)
+      there.waits_for.push_back({rank, from_wire(heard)});
   return there;
 }
 

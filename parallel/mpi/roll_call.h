@@ -60,7 +60,8 @@ class RollCall {
   static WireSign to_wire(const Sign& sign);
   static Sign from_wire(const WireSign& sign);
   static Answer to_wire(const Whereabouts& here);
-  static Whereabouts from_wire(const Answer& answer);
+  /// Whatever the bytes are: of ranks that are none it has nothing.
+  Whereabouts from_wire(const Answer& answer) const;
   void listen();
   void reply(int to);
   // With the lock:

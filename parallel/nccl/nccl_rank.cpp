@@ -285,7 +285,11 @@ NcclRank::NcclRank(std::shared_ptr<WorldComm> world, const kernels::Cuda& cuda)
   cuda.state->while_waiting = [&engine = state_->engine] { engine.check(); };
   state_->engine.set_elsewhere([state = std::weak_ptr(state_)]() -> std::optional<Whereabouts> {
     const auto here = state.lock();
-    return here ? here->whereabouts() : std::nullopt;
+    try {
+      return here ? here->whereabouts() : std::nullopt;
+    } catch (const std::exception&) {
+      return {};  // the device has failed, which its next use tells; who asks is another thread, perhaps another rank's
+    }
   });
   state_->engine.tally().set_before_take([waits = state_->waits](CommTally& tally) {
     for (std::size_t axis = 0; axis < comm_axis_names.size(); ++axis)

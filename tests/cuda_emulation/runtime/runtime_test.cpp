@@ -98,7 +98,7 @@ TEST(EmulatedRuntime, WorkWaitsUntilSomethingWaitsForIt) {
   set_seed(1);
 }
 
-// A stream stands still for another's 60 ms, or has 120 of its own meanwhile; here it runs behind the other.
+// A stream stands still for another's 100 ms, or has 200 of its own meanwhile; here it runs behind the other.
 TEST(EmulatedRuntime, EventsTellTimesOfStreamsThatGoOnSideBySide) {
   using std::chrono::milliseconds;
   set_seed(3);
@@ -107,11 +107,11 @@ TEST(EmulatedRuntime, EventsTellTimesOfStreamsThatGoOnSideBySide) {
     cudaEvent_t before = nullptr, behind = nullptr;
     for (cudaEvent_t* event : {&before, &behind}) check(cudaEventCreate(event));
     check(cudaLaunchHostFunc(
-        streams.b, [](void*) { std::this_thread::sleep_for(milliseconds(60)); }, nullptr));
+        streams.b, [](void*) { std::this_thread::sleep_for(milliseconds(100)); }, nullptr));
     check(cudaEventRecord(streams.event, streams.b));
     if (has_work)
       check(cudaLaunchHostFunc(
-          streams.a, [](void*) { std::this_thread::sleep_for(milliseconds(120)); }, nullptr));
+          streams.a, [](void*) { std::this_thread::sleep_for(milliseconds(200)); }, nullptr));
     check(cudaEventRecord(before, streams.a));
     check(cudaStreamWaitEvent(streams.a, streams.event, 0));
     check(cudaEventRecord(behind, streams.a));
@@ -119,7 +119,7 @@ TEST(EmulatedRuntime, EventsTellTimesOfStreamsThatGoOnSideBySide) {
     check(cudaStreamSynchronize(streams.a));
     float ms = 0;
     check(cudaEventElapsedTime(&ms, before, behind));
-    EXPECT_EQ(ms > 30, !has_work) << ms;
+    EXPECT_EQ(ms > 0, !has_work) << ms;
     for (const cudaEvent_t event : {before, behind}) check(cudaEventDestroy(event));
   }
   set_seed(1);

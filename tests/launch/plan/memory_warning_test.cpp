@@ -76,6 +76,14 @@ TEST_F(MemoryWarning, ABoundOfTheStateNeedsNoWorld) {
   }
 }
 
+// It is not trained, so that it is whole on each rank.
+TEST_F(MemoryWarning, ABoundOfTheStateHasAModelBesideAdaptersWhole) {
+  config.parallel.shard = Shard::Parameters;
+  config.adapters.emplace();
+  config.batch.sequences_per_step = world.num_ranks = 8;
+  EXPECT_GE(state_bound(config, models, world.num_ranks), plan_state(config, models, world).kept());
+}
+
 TEST_F(MemoryWarning, ABoundOfTheStateIsOfTheRankWithMostExperts) {
   struct Case {
     const char* layout;

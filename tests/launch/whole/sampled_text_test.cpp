@@ -115,9 +115,10 @@ TEST(EndToEnd, StepsOfSampledTextAreTheLoopWrittenOut) {
       SCOPED_TRACE(layout);
       const std::string run = fmt::format("{}{}{}", by, at_once, layout);
       const Outcome outcome = folder.limbeck(
-          fmt::format("distill job.textproto --out {} --set parallel.layout={} --set objective.sampled_text.by={} "
-                      "--set objective.sampled_text.steps_at_once={} --set objective.sampled_text.texts_at_once=2",
-                      run, layout, by, at_once),
+          fmt::format("distill job.textproto --out {} --set parallel.layout={} --set parallel.shard={} "
+                      "--set objective.sampled_text.by={} --set objective.sampled_text.steps_at_once={} "
+                      "--set objective.sampled_text.texts_at_once=2",
+                      run, layout, layout == "ep2" ? "PARAMETERS" : "NOTHING", by, at_once),
           2);
       ASSERT_EQ(outcome.code, 0) << outcome.output;
       const std::vector<json> lines = whole_lines(folder, run);

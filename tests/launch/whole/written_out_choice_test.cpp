@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 #include "launch/run/model_source.h"
 #include "tests/support/small_model.h"
@@ -57,11 +58,12 @@ TEST(EndToEnd, ExpertsThatChooseAreThoseOfTheLoopWrittenOut) {
   ASSERT_GT(moved.kl, 1e-6);
   const std::string said = continuation(student, "the still", 9, {0, 0, 1, 0});
 
-  for (const auto& [layout, ranks] : {std::pair{"dp1", 1}, std::pair{"cp2ep2", 2}}) {
+  for (const auto& [layout, shard, ranks] : {std::tuple{"dp1", "NOTHING", 1}, std::tuple{"cp2ep2", "PARAMETERS", 2}}) {
     SCOPED_TRACE(layout);
     const std::string run = layout;
-    const Outcome outcome =
-        folder.limbeck(fmt::format("train job.textproto --out {0} --set parallel.layout={0}", layout), ranks);
+    const Outcome outcome = folder.limbeck(
+        fmt::format("train job.textproto --out {0} --set parallel.layout={0} --set parallel.shard={1}", layout, shard),
+        ranks);
     ASSERT_EQ(outcome.code, 0) << outcome.output;
     EXPECT_THAT(outcome.output, HasSubstr("is of tokens that choose 2 experts each"));
     const std::vector<json> lines = folder.metrics(run);

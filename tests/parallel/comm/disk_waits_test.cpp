@@ -10,12 +10,14 @@
 #include <thread>
 #include <vector>
 
+#include "core/tensor.h"
 #include "parallel/comm/engine.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck::testing {
 namespace {
 
+using core::Tensor;
 using parallel::Deadline;
 using parallel::Engine;
 using parallel::FileWait;
@@ -27,7 +29,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using namespace std::chrono_literals;
 
-constexpr Deadline deadline = 150ms;
+constexpr Deadline deadline = 400ms;
 
 std::string reads_text() { return "reads text.bin"; }
 
@@ -53,29 +55,37 @@ void sleep_until_all_is_over(Engine& engine) {
   for (int i = 0; i < 2000 && !engine.has_failed(); ++i) std::this_thread::sleep_for(5ms);
 }
 
-/// Rank 0 waits for rank 1, which waits for rank 3.
+/// Rank 0 waits for rank 1, which waits in what stands behind a sum that rank 3 has not come to.
 TEST(DiskWaits, OthersWaitAsLongAsADiskTakes) {
-  const auto errors = errors_of(4, [](RankWorld& world) {
+  const auto memory = core::Memory::cpu(1);
+  const auto errors = errors_of(4, [&](RankWorld& world) {
     const auto column = world.comm->split(world.rank / 2, world.rank, "column");
     const auto row = world.comm->split(world.rank % 2, world.rank, "row");
     if (world.rank == 3) {
       const FileWait scope(&world.comm->engine().file_waits(), reads_text);
-      std::this_thread::sleep_for(5 * deadline / 2);
+      std::this_thread::sleep_for(3 * deadline / 2);
     }
-    if (world.rank == 1 || world.rank == 3) row->barrier();
+    if (world.rank == 1 || world.rank == 3) {
+      core::CommHandle sum = row->all_reduce_async(Tensor::zeros(memory, core::DType::F32, {8}), core::Reduce::Sum);
+      row->barrier();
+      sum.wait();
+    }
     if (world.rank < 2) column->barrier();
   });
   EXPECT_THAT(errors, ::testing::Each(""));
 }
 
 TEST(DiskWaits, WhoSleepsWithoutOneIsNamed) {
-  const auto errors = errors_of(2, [](RankWorld& world) {
+  const auto memory = core::Memory::cpu(1);
+  const auto errors = errors_of(2, [&](RankWorld& world) {
     Engine& engine = world.comm->engine();
     { const FileWait scope(&engine.file_waits(), reads_text); }
     if (world.rank == 1) return sleep_until_all_is_over(engine);
+    // Which nobody waits for, before what rank 0 waits for.
+    const auto sum = world.comm->all_reduce_async(Tensor::zeros(memory, core::DType::F32, {8}), core::Reduce::Sum);
     world.comm->barrier();
   });
-  EXPECT_THAT(errors[0], HasSubstr("no end after 0.15 s (parallel.deadline_s); rank 1 has not come: it is at step 7"));
+  EXPECT_THAT(errors[0], HasSubstr("no end after 0.4 s (parallel.deadline_s); rank 1 has not come: it is at step 7"));
 }
 
 TEST(DiskWaits, ADiskIsNoExcuseForAnotherRank) {
