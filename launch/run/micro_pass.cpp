@@ -283,4 +283,10 @@ Tensor MicroPass::backward(const Tensor& gradient) {
   return is_first() ? Tensor() : core::gradient(in.slot, in.value);
 }
 
+bool MicroPass::run_next_weight_part() {
+  // Others' passes may have run since.
+  step_.watch_finite(tape_, "the backward pass", micro_, chunk_, /*is_backward=*/true);
+  return tape_.run_next_weight_part();
+}
+
 }  // namespace limbeck::launch

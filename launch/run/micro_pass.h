@@ -63,8 +63,11 @@ class MicroPass {
   core::Tensor forward(const core::Tensor& stream);
   /// Of the gradient of what forward gave that of what it took.
   core::Tensor backward(const core::Tensor& gradient);
-  void run_weight_parts() { tape_.run_weight_parts(); }
-  bool run_next_weight_part() { return tape_.run_next_weight_part(); }
+  void run_weight_parts() {
+    while (run_next_weight_part()) {
+    }
+  }
+  bool run_next_weight_part();
 
  private:
   const nn::Batch& batch() const { return step_.input.batches[micro_]; }

@@ -105,6 +105,8 @@ class StepRun {
         to_come_(schedule.stages.at(static_cast<std::size_t>(stages_.rank()))),
         sums_each_pass_(sync.sums_each_pass() && schedule.num_stages() == 1),
         most_sent_(std::ranges::max(parallel::peak_activations(schedule))),
+        last_batch_(schedule.num_micro_batches - 1),
+        fills_waits_(can_fill_waits(step)),
         ledger_(final_of(sums_each_pass_ ? 1 : schedule.num_micro_batches)) {
     if (schedule.num_stages() > 1 && matches_layers(step.options)) teaching_.emplace(step_, *step.options.pipeline);
   }
@@ -133,6 +135,15 @@ class StepRun {
   static Place of(const PipelineAction& action) { return {action.micro_batch, action.chunk}; }
   std::int64_t stage_before() const { return (stages_.rank() + stages_.size() - 1) % stages_.size(); }
   std::int64_t stage_behind() const { return (stages_.rank() + 1) % stages_.size(); }
+
+  /// Not where a weight part waits for other ranks (copies of experts), which would have to be at the same one; nor
+  /// where a tied head's gradient, which a forward makes, and a predictor's embedding's come into one sum; nor before a
+  /// device's queue, where no host sees what is late.
+  static bool can_fill_waits(const StepContext& step) {
+    const nn::Transformer& student = step.models.student;
+    const bool adds_to_head = student.has_head() && student.config().tied_head && student.num_predictors() > 0;
+    return step.options.replicated.empty() && !adds_to_head && !step.rank.memory()->has_queue();
+  }
 
   core::GradientLedger final_of(std::int64_t num_tapes) {
     return {num_tapes, [this](core::Parameter& p) { sync_.parameter_final(p); }};
@@ -167,18 +178,19 @@ class StepRun {
   /// others waiting only once they have nothing left to do.
   void receive(Kind kind, const Tensor& x, std::int64_t from) {
     core::CommHandle coming = stages_.start_receiving(kind, x, from);
-    while (!coming.is_over() && run_next_weight_part()) {
+    while (fills_waits_ && !coming.is_over() && run_next_weight_part()) {
     }
     coming.wait();
   }
 
   /// A layer's of the next in the schedule's order, in which each parameter's gradient is summed: so bits do not depend
-  /// on who was late. False: nothing of that can be made yet.
+  /// on who was late. Nor does where reductions of gradients start between other collectives: those of the last
+  /// micro-batch, behind which they are final, stay where the schedule has them. False: nothing can be made yet.
   bool run_next_weight_part() {
     for (const PipelineAction& action : to_come_) {
       if (action.kind == ActionKind::Backward) return false;
       if (action.kind != ActionKind::WeightGradient) continue;
-      if (!weights_left_.contains(of(action))) return false;
+      if (action.micro_batch == last_batch_ || !weights_left_.contains(of(action))) return false;
       if (under_way_.at(of(action))->run_next_weight_part()) return true;
     }
     return false;
@@ -199,6 +211,8 @@ class StepRun {
   std::span<const PipelineAction> to_come_;  // from the one that is run on
   bool sums_each_pass_;  // of the stages of a pipeline several are under way, whose gradients lie in one bucket
   int most_sent_;
+  int last_batch_;
+  bool fills_waits_;  // with gradients of weights
   core::GradientLedger ledger_;
   std::optional<StageTeaching> teaching_;  // where layers on other stages than the teacher's are held to its own
   std::map<Place, std::unique_ptr<MicroPass>> under_way_;
