@@ -19,7 +19,7 @@ namespace {
 
 using parallel::WorldComm;
 
-constexpr int steps_until_all_is_made = 2;  // what a step finds of the one before
+constexpr int answers_until_all_is_made = 2;  // what an answer finds of the one before
 
 /// What load_teacher reads.
 LoadedTeacher loaded(const Rank& rank, const RunConfig& config, const PlannedModels& models,
@@ -70,19 +70,24 @@ TeacherPlan plan_of_side(const std::shared_ptr<WorldComm>& comm, const RunConfig
     plan.num_tokens += ranks.read_by(ranks.world().rank(), count).num_rows(config.data.sequence_length);
     return question_of(text.fetch(first, count), layers);
   };
-  const auto step = [&] {
-    for (micro = 0; micro < config.batch.micro_batches; ++micro) service.answer_all(next);
-  };
-  for (int i = 0; i < steps_until_all_is_made; ++i) step();
+  for (int i = 0; i < answers_until_all_is_made; ++i) service.answer_all(next);
   memory->reset_peak();
   traffic->forget();
   plan.num_tokens = 0;
-  const std::int64_t given = memory->given_bytes();
-  step();
-  plan.given_bytes = memory->given_bytes() - given;
+  const std::int64_t given = memory->given_bytes(), all = config.batch.micro_batches;
+  // Micro-batches of as many sequences are alike, but where stages meet after some: one is answered for all.
+  const bool are_alike = plan.num_stages == 1 && text.num_sequences % (all * ranks.num_askers()) == 0;
+  const std::int64_t alike = are_alike ? all : 1;
+  for (micro = 0; micro < all / alike; ++micro) service.answer_all(next);
+  plan.given_bytes = alike * (memory->given_bytes() - given);
+  plan.num_tokens *= alike;
   plan.traffic = traffic->entries();
+  for (parallel::ExchangeCount& t : plan.traffic) {
+    t.calls *= alike;
+    t.bytes *= alike;
+  }
   const int questions = (ranks.num_askers() + ranks.num_replicas() - 1) / ranks.num_replicas();
-  plan.passes = config.batch.micro_batches * questions;
+  plan.passes = all * questions;
   const core::MemoryStatistics after = memory->statistics();
   plan.memory.other = after.used_bytes - plan.memory.teacher;
   plan.memory.activations = after.peak_bytes - after.used_bytes;

@@ -191,6 +191,16 @@ TEST(ImaginedRun, ATeacherOnRanksOfItsOwnIsAskedAndAnswers) {
   EXPECT_LT(teacher.bytes, 4 * nn::count_parameters(*models.teacher).total);
   EXPECT_GT(teacher.memory.activations, 0);
   EXPECT_GE(teacher.memory.held, teacher.memory.peak());
+  // Twice as many micro-batches are of half as many rows, with as many numbers beside.
+  config.batch.micro_batches *= 2;
+  const TeacherPlan halves = plan_teacher_ranks(config, models, {.num_ranks = 2});
+  answers = exchange_of(halves.traffic, "world", "send");
+  ASSERT_NE(answers, nullptr);
+  EXPECT_EQ(answers->calls, 2 * 2 * 2);
+  EXPECT_EQ(answers->bytes, 2 * (2 * 8 + 64 * 64 * 4));
+  EXPECT_EQ(halves.passes, 4);
+  EXPECT_EQ(halves.num_tokens, 128);
+  EXPECT_NEAR(static_cast<double>(halves.given_bytes) / static_cast<double>(teacher.given_bytes), 1, 0.25);
 }
 
 // Of 6 sequences each of three ranks asks for two: the first of two replicas twice. The last has as many of the
