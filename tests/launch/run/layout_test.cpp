@@ -223,6 +223,65 @@ TEST(Pipelines, AStageThatWaitsMakesGradientsOfWeights) {
   });
 }
 
+/// Two micro-batches through two stages, one of which takes long over each operation.
+struct OnStage : core::FiniteWatch {
+  std::map<std::string, std::vector<double>> gradients;
+  int attentions = 0, before_final = 0;  // backward ones; of them before the last part of a gradient of layer 3
+  bool is_late = false;
+
+  void made(const core::Tensor& /*value*/) override { pause(); }
+  void ran(std::string_view op, const std::vector<core::SlotPtr>& slots) override {
+    pause();
+    if (op.starts_with("attention")) ++attentions;
+    for (const core::SlotPtr& slot : slots)
+      if (slot && slot->parameter && slot->parameter->name == "layers.3.mlp.up.weight") before_final = attentions;
+  }
+  void pause() const {
+    if (is_late) std::this_thread::sleep_for(std::chrono::microseconds(300));
+  }
+  void run(launch::Rank& rank, const nn::ModelConfig& config, int chunks) {
+    const GoldenModel golden("dense.h5");
+    const launch::ParallelConfig parallel = testing::with_schedule(launch::PipelineKind::ZeroBubble, chunks);
+    launch::Pipeline pipeline = testing::pipeline_of(rank, config, parallel, 2);
+    pipeline.schedule = parallel::make_schedule(parallel::ScheduleKind::ZeroBubble, 2, chunks, 2);
+    nn::Transformer model(config, pipeline.part_of(rank.sharded(DType::F64), rank.mesh().pp().rank()));
+    model.init_random(3);
+    parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), DType::F64, 4096);
+    const optim::LanguageModelling objective;
+    launch::StepOptions options;
+    options.micro_batches = 2;
+    options.pipeline = &pipeline;
+    options.predict_weight = 0.3;
+    options.watch.finite = this;
+    launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync);
+    for (const core::Parameter* p : model.parameters()) gradients[p->name] = testing::values_of(p->slot->grad);
+  }
+};
+
+/// A tied head's gradient, which forwards make, and that of an embedding beside it come into one sum; and what is final
+/// begins to be summed over ranks.
+TEST(Pipelines, WhoIsLateChangesNoBitAndNotWhenAGradientIsFinal) {
+  const GoldenModel golden("dense.h5");
+  nn::ModelConfig tied = golden.config(), deep = tied;
+  tied.tied_head = true;
+  tied.num_predict_layers = 1;
+  deep.num_layers = 4;
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "pp2", 1);
+    for (const int chunks : {1, 2}) {
+      OnStage first, last;
+      (world.rank == 0 ? first : last).is_late = true;
+      first.run(rank, chunks == 1 ? tied : deep, chunks);
+      last.run(rank, chunks == 1 ? tied : deep, chunks);
+      EXPECT_EQ(first.gradients, last.gradients);
+      EXPECT_EQ(first.before_final, last.before_final);
+      if (world.rank == 1 && chunks == 2) {
+        EXPECT_EQ(last.before_final, 3);
+      }
+    }
+  });
+}
+
 /// In float32, and in float64 where rounding is out of the way: Adam makes whole steps of gradients that are all but
 /// zero.
 class TenSteps : public ::testing::TestWithParam<std::tuple<const char*, DType, double>> {};
