@@ -227,20 +227,22 @@ TEST(Pipelines, AStageThatWaitsMakesGradientsOfWeights) {
 struct OnStage : core::FiniteWatch {
   std::map<std::string, std::vector<double>> gradients;
   int attentions = 0, before_final = 0;  // backward ones; of them before the last part of a gradient of layer 3
+  int passes = 0, sums_of_copies = 0;    // of experts, before the second pass
   bool is_late = false;
 
   void made(const core::Tensor& /*value*/) override { pause(); }
   void ran(std::string_view op, const std::vector<core::SlotPtr>& slots) override {
     pause();
-    if (op.starts_with("attention")) ++attentions;
+    if (op == "attention") ++attentions;
+    if (op == "replicas" && passes < 2) ++sums_of_copies;
     for (const core::SlotPtr& slot : slots)
       if (slot && slot->parameter && slot->parameter->name == "layers.3.mlp.up.weight") before_final = attentions;
   }
   void pause() const {
     if (is_late) std::this_thread::sleep_for(std::chrono::microseconds(300));
   }
-  void run(launch::Rank& rank, const nn::ModelConfig& config, int chunks) {
-    const GoldenModel golden("dense.h5");
+  void run(launch::Rank& rank, const GoldenModel& golden, const nn::ModelConfig& config, int chunks,
+           const std::vector<std::vector<std::int64_t>>& copied = {}) {
     const launch::ParallelConfig parallel = testing::with_schedule(launch::PipelineKind::ZeroBubble, chunks);
     launch::Pipeline pipeline = testing::pipeline_of(rank, config, parallel, 2);
     pipeline.schedule = parallel::make_schedule(parallel::ScheduleKind::ZeroBubble, 2, chunks, 2);
@@ -252,7 +254,9 @@ struct OnStage : core::FiniteWatch {
     options.micro_batches = 2;
     options.pipeline = &pipeline;
     options.predict_weight = 0.3;
+    options.replicated = copied;
     options.watch.finite = this;
+    options.watch.pass = [this](nn::Pass& /*pass*/, const nn::Transformer& /*model*/) { ++passes; };
     launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync);
     for (const core::Parameter* p : model.parameters()) gradients[p->name] = testing::values_of(p->slot->grad);
   }
@@ -271,14 +275,27 @@ TEST(Pipelines, WhoIsLateChangesNoBitAndNotWhenAGradientIsFinal) {
     for (const int chunks : {1, 2}) {
       OnStage first, last;
       (world.rank == 0 ? first : last).is_late = true;
-      first.run(rank, chunks == 1 ? tied : deep, chunks);
-      last.run(rank, chunks == 1 ? tied : deep, chunks);
+      first.run(rank, golden, chunks == 1 ? tied : deep, chunks);
+      last.run(rank, golden, chunks == 1 ? tied : deep, chunks);
       EXPECT_EQ(first.gradients, last.gradients);
       EXPECT_EQ(first.before_final, last.before_final);
       if (world.rank == 1 && chunks == 2) {
         EXPECT_EQ(last.before_final, 3);
       }
     }
+  });
+}
+
+/// Of which each takes an exchange, that has to stand at one place on all ranks.
+TEST(Pipelines, AStageThatWaitsSumsNoCopiesOfExperts) {
+  const GoldenModel golden("moe.h5");
+  testing::run_ranks(4, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "pp2ep2", 1);
+    OnStage stage;
+    stage.is_late = !rank.is_last_stage();
+    stage.run(rank, golden, golden.config(), 1, {{0, 1}, {0, 1}});
+    EXPECT_EQ(stage.passes, 2);
+    EXPECT_EQ(stage.sums_of_copies, 0);
   });
 }
 
