@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of a build folder, as many at once as there are cores; further arguments go to ctest. Shows those that
-# do not pass; the last line is "N passed, N failed, N skipped", counted from ctest's own report.
+# Runs the tests of a build folder, half as many again at once as there are cores, for tests wait too; further arguments go to
+# ctest. Shows those that do not pass; the last line is "N passed, N failed, N skipped", counted from ctest's own report.
 #
 #     tests/ctest.sh build/release
 #     tests/ctest.sh build/tsan -R Thread
@@ -22,7 +22,7 @@ log=$folder/tests.log
 report=$folder/tests.xml
 rm -f "$log" "$report"
 status=0
-ctest --test-dir "$folder" --parallel "$cores" --output-on-failure --no-tests=error --output-junit "$report" "$@" \
+ctest --test-dir "$folder" --parallel "$((cores + (cores + 1) / 2))" --output-on-failure --no-tests=error --output-junit "$report" "$@" \
   </dev/null 2>&1 | tee "$log" | grep --line-buffered -avE '^ *Start |Passed +[0-9.]+ sec' || status=${PIPESTATUS[0]}
 echo "== tests took $SECONDS s (whole log: $log)"
 if [[ ! -f $report ]]; then

@@ -14,13 +14,18 @@ using namespace limbeck::emulation;
 
 namespace {
 
-// What outlives the handle while streams wait for it.
+// Of one record of an event; it outlives the handle, and the next record, while streams wait for it.
+struct Recorded {
+  bool is_done = false;
+  Time at;
+  Clock clock;  // of the stream then
+};
+
 struct EventState {
   int device = 0;
   bool timed = true;
-  std::uint64_t num_recorded = 0, num_done = 0;
-  Time done_at;
-  Clock clock;  // of the stream when it was recorded
+  std::shared_ptr<Recorded> last = {};  // null: there was none
+  bool is_over() const { return last == nullptr || last->is_done; }
 };
 
 }  // namespace
@@ -62,14 +67,12 @@ cudaError_t record(cudaEvent_t event, cudaStream_t stream_handle) {
   const auto stream = stream_of(stream_handle);
   if (state == nullptr || stream == nullptr || state->device != stream->device) return cudaErrorInvalidResourceHandle;
   if (spoils_capture(*stream)) return cudaErrorStreamCaptureUnsupported;
-  const std::uint64_t number = ++state->num_recorded;
+  state->last = std::make_shared<Recorded>();
   machine().enqueue(stream, {[] { return std::string("the record of an event"); },
                              nullptr,
                              nullptr,
-                             [state, number, stream = stream.get()] {
-                               state->num_done = std::max(state->num_done, number);
-                               state->done_at = stream->at;
-                               state->clock = stream->clock;
+                             [recorded = state->last, stream = stream.get()] {
+                               *recorded = {.is_done = true, .at = stream->at, .clock = stream->clock};
                              },
                              {}});
   return cudaSuccess;
@@ -147,13 +150,14 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream_handle, cudaEvent_t event, u
     const auto stream = stream_of(stream_handle);
     if (state == nullptr || stream == nullptr) return cudaErrorInvalidResourceHandle;
     if (spoils_capture(*stream)) return cudaErrorStreamCaptureUnsupported;
+    if (state->last == nullptr) return cudaSuccess;
     machine().enqueue(stream,
                       {[device = state->device] { return "the wait for an event of GPU " + std::to_string(device); },
-                       [state, number = state->num_recorded] { return state->num_done >= number; },
+                       [recorded = state->last] { return recorded->is_done; },
                        nullptr,
-                       [state, stream = stream.get()] {
-                         merge(stream->clock, state->clock);
-                         stream->at = std::max(stream->at, state->done_at);
+                       [recorded = state->last, stream = stream.get()] {
+                         merge(stream->clock, recorded->clock);
+                         stream->at = std::max(stream->at, recorded->at);
                        },
                        {}});
     return cudaSuccess;
@@ -199,8 +203,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     const auto state = event_of(event);
     if (state == nullptr) return cudaErrorInvalidResourceHandle;
     machine().run_one(lock, state->device);
-    if (state->num_done < state->num_recorded) return cudaErrorNotReady;
-    machine().host_knows(state->device, state->clock);
+    if (!state->is_over()) return cudaErrorNotReady;
+    if (state->last != nullptr) machine().host_knows(state->device, state->last->clock);
     return cudaSuccess;
   });
 }
@@ -209,9 +213,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call("cudaEventSynchronize", [&](Lock& lock) {
     const auto state = event_of(event);
     if (state == nullptr) return cudaErrorInvalidResourceHandle;
-    const std::uint64_t number = state->num_recorded;
-    machine().run_until(lock, state->device, [&] { return state->num_done >= number; });
-    machine().host_knows(state->device, state->clock);
+    const std::shared_ptr<Recorded> recorded = state->last;
+    if (recorded == nullptr) return cudaSuccess;
+    machine().run_until(lock, state->device, [&] { return recorded->is_done; });
+    machine().host_knows(state->device, recorded->clock);
     return cudaSuccess;
   });
 }
@@ -220,10 +225,10 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) 
   return call("cudaEventElapsedTime", [&](Lock&) {
     const auto a = event_of(start);
     const auto b = event_of(end);
-    if (a == nullptr || b == nullptr || !a->timed || !b->timed || a->num_recorded == 0 || b->num_recorded == 0)
+    if (a == nullptr || b == nullptr || !a->timed || !b->timed || a->last == nullptr || b->last == nullptr)
       return cudaErrorInvalidResourceHandle;
-    if (a->num_done < a->num_recorded || b->num_done < b->num_recorded) return cudaErrorNotReady;
-    *ms = std::chrono::duration<float, std::milli>(b->done_at - a->done_at).count();
+    if (!a->is_over() || !b->is_over()) return cudaErrorNotReady;
+    *ms = std::chrono::duration<float, std::milli>(b->last->at - a->last->at).count();
     return cudaSuccess;
   });
 }
