@@ -133,7 +133,8 @@ TEST_F(AutomaticLayout, NamesTheSmallestNeed) {
   EXPECT_THAT(refusal(), HasSubstr("no layout of 2 ranks gives each a sequence"));
 }
 
-// Of tp2 a rank has half of the teacher when it starts, the teacher's one rank has all of it in steps.
+// Of tp2 a rank has half of the teacher when it starts, of dp2 all of it beside a large student, and the teacher's one rank
+// has all of it in steps.
 TEST_F(AutomaticLayout, NamesATeachersRankThatDoesNotFit) {
   models.student.num_heads = models.student.num_kv_heads = 2;
   cut_data_alone();
@@ -141,6 +142,8 @@ TEST_F(AutomaticLayout, NamesATeachersRankThatDoesNotFit) {
   config.parallel.teacher_ranks = 1;
   models.teacher = models.student;
   models.teacher->num_layers = 40;
+  models.student.mlp_width *= 8;
+  config.model->architecture = models.student;
   RunConfig given = config;
   given.parallel.layout = "tp2";
   given.parallel.sequence_parallel = true;

@@ -234,7 +234,7 @@ struct OnStage : core::FiniteWatch {
   void ran(std::string_view op, const std::vector<core::SlotPtr>& slots) override {
     pause();
     if (op == "attention") ++attentions;
-    if (op == "replicas" && passes < 2) ++sums_of_copies;
+    if (op == "replicas" && !slots.empty() && passes < 2) ++sums_of_copies;
     for (const core::SlotPtr& slot : slots)
       if (slot && slot->parameter && slot->parameter->name == "layers.3.mlp.up.weight") before_final = attentions;
   }
