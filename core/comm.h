@@ -10,6 +10,7 @@
 // group's size alone, so that a run repeats bit by bit.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -31,7 +32,7 @@ class CommHandle {
     virtual void wait() = 0;
     /// Without a deadline, where there is one.
     virtual void wait_patiently() { wait(); }
-    virtual bool is_over() const { return true; }
+    virtual bool wait_for(std::chrono::microseconds /*limit*/) { return true; }
   };
   CommHandle() = default;
   explicit CommHandle(std::shared_ptr<Pending> pending) : pending_(std::move(pending)) {}
@@ -44,8 +45,9 @@ class CommHandle {
     if (pending_) pending_->wait_patiently();
     pending_.reset();
   }
-  /// Whether the host has nothing to wait for any more: of what lies in a device's queue that is so at once.
-  bool is_over() const { return !pending_ || pending_->is_over(); }
+  /// No longer than so long; whether the host has nothing to wait for any more: of what lies in a device's queue that is
+  /// so at once. wait() follows all the same.
+  bool wait_for(std::chrono::microseconds limit) { return !pending_ || pending_->wait_for(limit); }
 
  private:
   std::shared_ptr<Pending> pending_;

@@ -1,6 +1,7 @@
 #include "launch/run/step.h"
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <memory>
@@ -95,6 +96,10 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
 
 namespace {
 
+/// For how long a stage waits for what may be on its way, which wants a processor too, before it makes gradients of
+/// weights meanwhile: at first, and then after each of them.
+constexpr std::chrono::microseconds on_its_way{3000}, between_parts{500};
+
 /// What the passes of a step run in, one after the other, as a schedule says.
 class StepRun {
  public:
@@ -178,8 +183,9 @@ class StepRun {
   /// others waiting only once they have nothing left to do.
   void receive(Kind kind, const Tensor& x, std::int64_t from) {
     core::CommHandle coming = stages_.start_receiving(kind, x, from);
-    while (fills_waits_ && !coming.is_over() && run_next_weight_part()) {
-    }
+    if (fills_waits_ && !coming.wait_for(on_its_way))
+      while (run_next_weight_part() && !coming.wait_for(between_parts)) {
+      }
     coming.wait();
   }
 

@@ -105,9 +105,16 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     if (!is_done) state_->throw_failure();
   }
 
-  bool is_over() const override {
-    const std::scoped_lock lock(state_->mutex);
-    return is_done || state_->failure;
+  bool wait_for(std::chrono::microseconds limit) override {
+    const auto since = Clock::now();
+    std::unique_lock lock(state_->mutex);
+    state_->waited.push_back(this);
+    state_->notified = true;
+    if (!is_done) state_->work.notify_one();
+    const bool is_over = state_->done.wait_until(lock, since + limit, [&] { return is_done || state_->failure; });
+    state_->tally.waited(axis_, Clock::now() - since);
+    std::erase(state_->waited, this);
+    return is_over;
   }
 
   QueueKey key;

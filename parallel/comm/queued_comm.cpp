@@ -25,7 +25,7 @@ class Staged final : public CommHandle::Pending {
     handle_.wait();
     device_.copy_from(host_);
   }
-  bool is_over() const override { return handle_.is_over(); }
+  bool wait_for(std::chrono::microseconds limit) override { return handle_.wait_for(limit); }
 
  private:
   CommHandle handle_;

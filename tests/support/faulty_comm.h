@@ -93,7 +93,7 @@ class FaultyComm final : public WrappedComm {
       handle_.wait();
       if (then_) std::exchange(then_, nullptr)();
     }
-    bool is_over() const override { return handle_.is_over(); }
+    bool wait_for(std::chrono::microseconds limit) override { return handle_.wait_for(limit); }
 
    private:
     CommHandle handle_;
