@@ -223,7 +223,7 @@ TEST(Pipelines, AStageThatWaitsMakesGradientsOfWeights) {
   });
 }
 
-/// Two micro-batches through two stages, one of which takes long over each operation.
+/// Two micro-batches through two stages, one of which takes long over each operation, and longer to begin a pass.
 struct OnStage : core::FiniteWatch {
   std::map<std::string, std::vector<double>> gradients;
   int attentions = 0, before_final = 0;  // backward ones; of them before the last part of a gradient of layer 3
@@ -246,7 +246,9 @@ struct OnStage : core::FiniteWatch {
     const launch::ParallelConfig parallel = testing::with_schedule(launch::PipelineKind::ZeroBubble, chunks);
     launch::Pipeline pipeline = testing::pipeline_of(rank, config, parallel, 2);
     pipeline.schedule = parallel::make_schedule(parallel::ScheduleKind::ZeroBubble, 2, chunks, 2);
-    nn::Transformer model(config, pipeline.part_of(rank.sharded(DType::F64), rank.mesh().pp().rank()));
+    nn::ModelOptions model_options = rank.sharded(DType::F64);
+    model_options.with_predict = true;
+    nn::Transformer model(config, pipeline.part_of(model_options, rank.mesh().pp().rank()));
     model.init_random(3);
     parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), DType::F64, 4096);
     const optim::LanguageModelling objective;
@@ -256,7 +258,10 @@ struct OnStage : core::FiniteWatch {
     options.predict_weight = 0.3;
     options.replicated = copied;
     options.watch.finite = this;
-    options.watch.pass = [this](nn::Pass& /*pass*/, const nn::Transformer& /*model*/) { ++passes; };
+    options.watch.pass = [this](nn::Pass& /*pass*/, const nn::Transformer& /*model*/) {
+      ++passes;
+      if (is_late) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    };
     launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync);
     for (const core::Parameter* p : model.parameters()) gradients[p->name] = testing::values_of(p->slot->grad);
   }
