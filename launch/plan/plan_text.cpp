@@ -18,10 +18,7 @@ namespace {
 using Rows = std::vector<std::vector<std::string>>;
 using nlohmann::ordered_json;
 
-std::string layout_of(const Plan& plan) {
-  const std::string& given = plan.config.parallel.layout;
-  return given.empty() ? fmt::format("dp{}", plan.world.num_ranks) : given;
-}
+std::string layout_of(const Plan& plan) { return layout_of_student(plan.config, plan.world.num_ranks); }
 
 std::string models_text(const Plan& plan) {
   const nn::ParameterCount student = nn::count_parameters(plan.models.student);
